@@ -1,0 +1,57 @@
+// Everything is compiled to CommonJS inside Jest (no --experimental-vm-modules): the only mode that runs on Node 20, 22,
+// 24 and 26 alike. `jest` must be the global: @swc/jest does not hoist jest.mock() of an imported one.
+const swc = (parser) => [
+  '@swc/jest',
+  {
+    swcrc: false,
+    sourceMaps: 'inline',
+    module: { type: 'commonjs' },
+    jsc: {
+      target: 'es2022',
+      parser,
+      transform: { legacyDecorator: true, decoratorMetadata: true, useDefineForClassFields: false },
+      keepClassNames: true,
+    },
+  },
+];
+
+// Nest 12, the Agent SDK and a few of their dependencies ship ES modules only.
+const esmOnly = [
+  '@nestjs',
+  '@anthropic-ai/claude-agent-sdk',
+  'uuid',
+  'file-type',
+  'load-esm',
+  'strtok3',
+  'token-types',
+  'uint8array-extras',
+  '@tokenizer',
+  '@borewit',
+  'content-disposition',
+  'cookie',
+];
+
+const common = {
+  testEnvironment: 'node',
+  moduleNameMapper: {
+    '^(\\.{1,2}/.*)\\.js$': '$1',
+    // The generated Prisma client imports ES modules that have CommonJS twins.
+    '^(@prisma/client/runtime/.*)\\.mjs$': '$1.js',
+  },
+  setupFiles: ['<rootDir>/test/support/env.mjs'],
+  transform: {
+    '^.+\\.ts$': swc({ syntax: 'typescript', decorators: true }),
+    '^.+\\.m?js$': swc({ syntax: 'ecmascript' }),
+  },
+  transformIgnorePatterns: [`/node_modules/(?!(${esmOnly.join('|')})/)`],
+};
+
+export default {
+  projects: [
+    { ...common, displayName: 'unit', testMatch: ['<rootDir>/{src,libs}/**/*.spec.ts'] },
+    { ...common, displayName: 'integration', testMatch: ['<rootDir>/{src,libs}/**/*.int-spec.ts'] },
+    { ...common, displayName: 'system', testMatch: ['<rootDir>/test/**/*.e2e-spec.ts'] },
+  ],
+  coverageProvider: 'v8',
+  collectCoverageFrom: ['{src,libs}/**/*.ts', '!src/generated/**', '!**/*.spec.ts', '!**/*.int-spec.ts'],
+};
