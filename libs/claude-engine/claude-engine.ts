@@ -1,0 +1,66 @@
+import { type EngineEvent } from './engine-event.js';
+
+/** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
+export type PermissionMode = 'deny' | 'acceptEdits' | 'plan';
+
+/** One run of Claude. The caller has validated it: sizes, tool names, and that `timeoutMs` is positive. */
+export interface EngineRequest {
+  /** Sent to the model as it is: no `@file` mentions, no slash commands. */
+  prompt: string;
+  /** Model name or alias; the engine's default when left out. */
+  model?: string;
+  /** Replaces the CLI's system prompt. With `appendSystemPrompt` also given, that follows it. */
+  systemPrompt?: string;
+  appendSystemPrompt?: string;
+  /** The tools Claude may see, of SUPPORTED_TOOLS; all of those when left out, none when empty. */
+  tools?: string[];
+  /** Tools that need no approval: plain names, no patterns. */
+  allowedTools?: string[];
+  /** Tools taken away again: plain names, no patterns. */
+  disallowedTools?: string[];
+  /**
+   * `deny`: what would ask is refused. `acceptEdits`: edits in the workspace go ahead, the rest as `deny`. `plan`: Claude
+   * reads and plans, and changes nothing.
+   */
+  permissionMode: PermissionMode;
+  /** Requests to the model, at most. */
+  maxTurns?: number;
+  /** From the first `next()` to the end, the start of the CLI included. */
+  timeoutMs: number;
+}
+
+export interface RunContext {
+  /** Aborting ends the run; `signal.reason` says how: see RunAbort. */
+  signal: AbortSignal;
+  /**
+   * The name of the folder the run works in, made when it is missing and kept afterwards. Letters, digits, `_` and `-`.
+   * Runs with one key share the folder.
+   */
+  workspaceKey: string;
+}
+
+/** Whether an engine can run now, and what it is. Paths are for operators only. */
+export interface EngineHealth {
+  engine: 'cli' | 'api';
+  isAvailable: boolean;
+  /** Version of the CLI, such as `2.1.330`. */
+  version: string | null;
+  path: string | null;
+  /** What keeps a run from other people's files: `file-tools` means that only file tools exist and a hook checks their paths. */
+  containment: 'file-tools' | 'none';
+  /** Why it is not available, for the operator. */
+  detail: string | null;
+}
+
+export interface ClaudeEngine {
+  readonly name: 'cli' | 'api';
+  /**
+   * Runs one request to its end. Starts with the first `next()`; the last event is always `ended`. Throws only on a bug (a
+   * workspace key that is not a plain name is one). Stopping early (`return()`, a `break`) ends the run and resolves when
+   * nothing of it is left.
+   */
+  run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent>;
+  probe(): Promise<EngineHealth>;
+  /** Ends every run, as RunAbort('shutdown') would, and resolves when nothing is left. Idempotent. */
+  close(): Promise<void>;
+}

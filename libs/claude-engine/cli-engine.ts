@@ -1,0 +1,148 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import {
+  type ClaudeEngine,
+  type EngineHealth,
+  type EngineRequest,
+  type RunContext,
+} from './claude-engine.js';
+import { type AnthropicAccess, type NetworkAccess } from './cli-environment.js';
+import { bundledCliPath } from './cli-path.js';
+import { CliRun, type RunSettings } from './cli-run.js';
+import { assertPlainName, EngineFolders } from './engine-folders.js';
+import { type EngineEvent } from './engine-event.js';
+import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { type Ladder } from './launch.js';
+import { type ReapedLaunch, reapOrphans } from './orphan-reaper.js';
+
+export interface CliEngineOptions {
+  /** The CLI's executable; the one that comes with the Agent SDK unless told. */
+  cliPath?: string;
+  /** A folder for launches and workspaces, made when it is missing. */
+  directory: string;
+  anthropic: AnthropicAccess;
+  network?: NetworkAccess;
+  /** For requests that name no model; the CLI's own default unless told. */
+  defaultModel?: string;
+  /** How long the CLI may say nothing, unless a tool runs; 120,000 unless told. */
+  stallMs?: number;
+  /** How often the CLI repeats a failed request to the Messages API; its own default (10, with backoff) unless told. */
+  apiMaxRetries?: number;
+  /** 2,000 each unless told. */
+  ladder?: Partial<Ladder>;
+  /** Told what the operator may want to know. Must not throw. */
+  onNotice?: (notice: EngineNotice) => void;
+}
+
+const STALL_MS = 120_000;
+const LADDER: Ladder = { interruptMs: 2000, termMs: 2000 };
+const PROBE_TIMEOUT_MS = 10_000;
+
+const runFile = promisify(execFile);
+
+/**
+ * Runs each request in a Claude CLI of its own, through the Agent SDK. There is no sandbox yet: only file tools exist, and
+ * a hook keeps them inside the workspace.
+ */
+export class CliEngine implements ClaudeEngine {
+  readonly name = 'cli';
+  private readonly settings: RunSettings;
+  private readonly directory: string;
+  private readonly runs = new Set<CliRun>();
+  private readonly reaping: Promise<unknown>;
+  private isClosed = false;
+
+  /** Also begins to end what dead servers left in `directory`: see reapOrphans. */
+  constructor(options: CliEngineOptions) {
+    const { directory, anthropic, network, defaultModel, apiMaxRetries, ladder } = options;
+    this.directory = directory;
+    this.settings = {
+      cliPath: options.cliPath ?? bundledCliPath(),
+      folders: new EngineFolders(directory),
+      anthropic,
+      network,
+      defaultModel,
+      apiMaxRetries,
+      stallMs: options.stallMs ?? STALL_MS,
+      ladder: { ...LADDER, ...ladder },
+      onNotice: options.onNotice ?? (() => undefined),
+    };
+    this.reaping = this.reapOrphans().catch((error: unknown) => {
+      this.settings.onNotice({ kind: 'cleanup_failed', launchId: null, reason: String(error) });
+    });
+  }
+
+  run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent> {
+    assertPlainName(context.workspaceKey);
+    const run = new CliRun(request, context, this.settings);
+    const iterator: AsyncIterableIterator<EngineEvent> = {
+      next: () => {
+        this.start(run);
+        return run.events.next();
+      },
+      return: async () => {
+        run.events.close();
+        if (!run.isOver) {
+          run.stop('abandoned');
+          await run.settled;
+        }
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]: () => iterator,
+    };
+    return iterator;
+  }
+
+  /** Launches whose CLI or folder is not gone yet, those that have answered and are leaving included. */
+  liveLaunches(): LiveLaunch[] {
+    return [...this.runs].map((run) => run.live()).filter((launch) => launch !== null);
+  }
+
+  /**
+   * Ends CLIs whose server died and removes their folders. A living server's are left alone, as are another host's. The
+   * engine does this once by itself, when it is made.
+   */
+  async reapOrphans(): Promise<ReapedLaunch[]> {
+    const reaped = await reapOrphans(this.settings.folders.launches);
+    for (const { launchId, pids } of reaped) {
+      this.settings.onNotice({ kind: 'orphan_reaped', launchId, pids });
+    }
+    return reaped;
+  }
+
+  async probe(): Promise<EngineHealth> {
+    const path = this.settings.cliPath;
+    const health = { engine: this.name, path, containment: 'file-tools' } as const;
+    if (path === null) {
+      return {
+        ...health,
+        isAvailable: false,
+        version: null,
+        detail: 'No CLI for this platform is installed.',
+      };
+    }
+    try {
+      const env = { PATH: '/usr/bin:/bin', HOME: this.directory };
+      const { stdout } = await runFile(path, ['--version'], { env, timeout: PROBE_TIMEOUT_MS });
+      const version = /\d+\.\d+\.\d+\S*/.exec(stdout)?.[0] ?? null;
+      const detail = version === null ? 'It does not tell its version.' : null;
+      return { ...health, isAvailable: version !== null, version, detail };
+    } catch (error) {
+      return { ...health, isAvailable: false, version: null, detail: String(error) };
+    }
+  }
+
+  async close(): Promise<void> {
+    this.isClosed = true;
+    for (const run of this.runs) run.stop('shutdown');
+    await Promise.all([this.reaping, ...[...this.runs].map((run) => run.settled)]);
+  }
+
+  private start(run: CliRun): void {
+    if (run.isStarted) return;
+    this.runs.add(run);
+    if (this.isClosed) run.stop('shutdown');
+    run.start();
+    void run.settled.finally(() => this.runs.delete(run));
+  }
+}

@@ -1,0 +1,255 @@
+import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
+import { randomUUID } from 'node:crypto';
+import { type EngineRequest, type RunContext } from './claude-engine.js';
+import { cliEnvironment, type EnvironmentOptions } from './cli-environment.js';
+import { cliOptions } from './cli-options.js';
+import { isExecutable } from './cli-path.js';
+import { deferred } from './deferred.js';
+import { type EngineFolders } from './engine-folders.js';
+import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcome } from './engine-event.js';
+import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { EventQueue } from './event-queue.js';
+import { engineError } from './failure.js';
+import { within } from './launch-end.js';
+import { type Ladder, Launch } from './launch.js';
+import { PromptInput } from './prompt-input.js';
+import { RunAbort, type RunAbortKind } from './run-abort.js';
+import { StallWatchdog } from './stall-watchdog.js';
+import { StreamParser } from './stream-parser.js';
+
+/** What the runs of one engine have in common. */
+export interface RunSettings extends EnvironmentOptions {
+  /** Null: there is no CLI for this platform. */
+  cliPath: string | null;
+  folders: EngineFolders;
+  defaultModel: string | undefined;
+  stallMs: number;
+  ladder: Ladder;
+  onNotice: (notice: EngineNotice) => void;
+}
+
+/** Why a run is ended before its result. `abandoned`: nobody reads it any more. */
+type StopCause = RunAbortKind | 'stalled' | 'abandoned';
+
+/** A CLI that has answered may take this long to leave. */
+const EXIT_GRACE_MS = 3000;
+/** Lines that were on their way when the CLI exited may take this long to arrive. */
+const DRAIN_MS = 1000;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** One request on its way through one CLI. Its events end with `ended`; `settled` resolves when nothing of it is left. */
+export class CliRun {
+  readonly events = new EventQueue<EngineEvent>();
+  private readonly parser = new StreamParser();
+  private readonly input: PromptInput;
+  private readonly resulted = deferred<Ending>();
+  private readonly stopped = deferred<StopCause>();
+  private stopCause: StopCause | null = null;
+  private watchdog: StallWatchdog | null = null;
+  private launch: Launch | null = null;
+  private result: Ending | null = null;
+  private hasEnded = false;
+  private performance: Promise<void> | null = null;
+
+  constructor(
+    private readonly request: EngineRequest,
+    private readonly context: RunContext,
+    private readonly settings: RunSettings,
+  ) {
+    this.input = new PromptInput(request.prompt);
+  }
+
+  get isStarted(): boolean {
+    return this.performance !== null;
+  }
+
+  /** Whether the ending is known, and on its way to the reader. */
+  get isOver(): boolean {
+    return this.hasEnded;
+  }
+
+  get settled(): Promise<void> {
+    return this.performance ?? Promise.resolve();
+  }
+
+  start(): void {
+    this.performance ??= this.perform();
+  }
+
+  /** Ends the run; the first cause counts. After the result it only makes the CLI leave at once. */
+  stop(cause: StopCause): void {
+    this.stopCause ??= cause;
+    this.stopped.resolve(this.stopCause);
+  }
+
+  live(): LiveLaunch | null {
+    if (!this.launch) return null;
+    return { launchId: this.launch.id, pid: this.launch.pid, workspaceKey: this.context.workspaceKey };
+  }
+
+  private async perform(): Promise<void> {
+    const { signal } = this.context;
+    const onAbort = () => this.stop(RunAbort.kindOf(signal.reason));
+    const timeoutMs = Math.min(this.request.timeoutMs, LONGEST_TIMER_MS);
+    const deadline = setTimeout(() => this.stop('timeout'), timeoutMs);
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    try {
+      await this.launchAndSee();
+    } catch (error) {
+      this.tellFailure(error);
+      this.finish(this.failed('engine_unavailable'));
+    } finally {
+      clearTimeout(deadline);
+      signal.removeEventListener('abort', onAbort);
+      this.watchdog?.stop();
+      await this.launch?.remove();
+      this.launch = null;
+    }
+  }
+
+  private async launchAndSee(): Promise<void> {
+    const { cliPath, folders, ladder, anthropic, onNotice } = this.settings;
+    if (this.stopEarly()) return;
+    if (cliPath === null || !(await isExecutable(cliPath))) {
+      throw new Error(
+        `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
+      );
+    }
+    const workspace = await folders.makeWorkspace(this.context.workspaceKey);
+    const id = randomUUID();
+    const launchFolders = await folders.makeLaunch(id);
+    const launch = new Launch({ id, folders: launchFolders, ladder, secret: anthropic.apiKey, onNotice });
+    this.launch = launch;
+    if (this.stopEarly()) return;
+
+    const conversation = query({
+      prompt: this.input.messages(),
+      options: {
+        ...cliOptions(this.request, { workspace, defaultModel: this.settings.defaultModel }),
+        pathToClaudeCodeExecutable: cliPath,
+        env: cliEnvironment({ id, folders: launchFolders }, this.settings),
+        spawnClaudeCodeProcess: (options) => launch.spawn(options),
+      },
+    });
+    try {
+      await this.converse(conversation, launch);
+    } finally {
+      this.input.close();
+      conversation.close();
+    }
+  }
+
+  /** Whether there is a reason to stop already, before the CLI is started. Then that is the end. */
+  private stopEarly(): boolean {
+    if (this.stopCause === null) return false;
+    this.finish(this.endingOf(this.stopCause));
+    return true;
+  }
+
+  /** Waits for whichever comes first: the result, a reason to stop, or the end of the CLI. */
+  private async converse(conversation: Query, launch: Launch): Promise<void> {
+    this.watchdog = new StallWatchdog(this.settings.stallMs, () => this.stop('stalled'));
+    const reading = this.read(conversation);
+    const silence = Promise.race([reading, launch.exited.then(() => within(DRAIN_MS, reading))]);
+    const outcome = await Promise.race([
+      this.resulted.promise.then((ending) => ({ kind: 'result', ending }) as const),
+      this.stopped.promise.then((cause) => ({ kind: 'stop', cause }) as const),
+      silence.then(() => ({ kind: 'death' }) as const),
+    ]);
+    this.watchdog.stop();
+    switch (outcome.kind) {
+      case 'result':
+        this.finish(outcome.ending);
+        this.input.close();
+        await within(EXIT_GRACE_MS, Promise.race([launch.exited, this.stopped.promise]));
+        return launch.end();
+      case 'stop': {
+        const { cause } = outcome;
+        const isGentle = this.parser.hasStarted && cause !== 'abandoned';
+        await launch.end(isGentle ? () => this.interrupt(conversation) : undefined);
+        this.finish(this.endingOf(cause));
+        return;
+      }
+      case 'death':
+        launch.tellDeath();
+        this.finish(this.failed(this.orUnavailable('internal')));
+        return launch.end();
+    }
+  }
+
+  /** Takes the CLI's lines until there are no more. How the stream breaks off is of no interest: the exit tells. */
+  private async read(conversation: Query): Promise<void> {
+    try {
+      for await (const line of conversation) {
+        const events = this.parser.parse(line);
+        this.watchdog?.saw(events);
+        for (const event of events) {
+          if (event.type === 'ended') this.seeResult(event.ending);
+          else this.events.push(event);
+        }
+      }
+    } catch {
+      return;
+    }
+  }
+
+  private async interrupt(conversation: Query): Promise<void> {
+    await conversation.interrupt();
+    await this.resulted.promise;
+    this.input.close();
+  }
+
+  private seeResult(ending: Ending): void {
+    this.result ??= ending;
+    this.resulted.resolve(ending);
+  }
+
+  private endingOf(cause: StopCause): Ending {
+    const outcome = this.result ? partialOf(this.result) : this.parser.partial();
+    switch (cause) {
+      case 'cancelled':
+      case 'abandoned':
+        return { kind: 'cancelled', ...outcome };
+      case 'timeout':
+        return { kind: 'failed', error: engineError('timeout'), ...outcome };
+      case 'stalled':
+        return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
+      case 'shutdown': {
+        const detail = 'The server that ran this was shut down.';
+        return { kind: 'failed', error: engineError('engine_unavailable', { detail }), ...outcome };
+      }
+    }
+  }
+
+  /** A CLI that never came up was not available, whatever else is wrong with it. */
+  private orUnavailable(code: EngineErrorCode): EngineErrorCode {
+    return this.parser.hasStarted ? code : 'engine_unavailable';
+  }
+
+  private failed(code: EngineErrorCode): Ending {
+    return { kind: 'failed', error: engineError(code), ...this.parser.partial() };
+  }
+
+  private finish(ending: Ending): void {
+    this.hasEnded = true;
+    this.events.push({ type: 'ended', ending });
+    this.events.close();
+  }
+
+  private tellFailure(error: unknown): void {
+    const launchId = this.launch?.id ?? null;
+    this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
+  }
+}
+
+function partialOf({
+  usage,
+  costUsd,
+  numTurns,
+  model,
+  permissionDenials,
+  stopReason,
+}: Ending): PartialOutcome {
+  return { stopReason, usage, costUsd, numTurns, model, permissionDenials };
+}

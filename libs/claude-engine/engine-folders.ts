@@ -1,0 +1,56 @@
+import { chmod, lstat, mkdir, realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+
+const PRIVATE = 0o700;
+const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
+
+/** Where an engine keeps things: `launches/<id>` (gone with the launch) and `workspaces/<key>` (kept). */
+export class EngineFolders {
+  constructor(private readonly directory: string) {}
+
+  get launches(): string {
+    return join(this.directory, 'launches');
+  }
+
+  /** Makes a launch's folder, with one for the CLI's configuration and one for its temporary files. */
+  async makeLaunch(id: string): Promise<LaunchFolders> {
+    await makePrivate(this.launches);
+    const root = join(await realpath(this.launches), id);
+    await mkdir(root, { mode: PRIVATE });
+    const folders = { root, config: join(root, 'config'), temporary: join(root, 'tmp') };
+    await mkdir(folders.config, { mode: PRIVATE });
+    await mkdir(folders.temporary, { mode: PRIVATE });
+    return folders;
+  }
+
+  /**
+   * Makes the workspace if it is missing. Returns its path, free of symlinks.
+   * @throws Error if something else than a folder of ours is in its place
+   */
+  async makeWorkspace(key: string): Promise<string> {
+    assertPlainName(key);
+    const workspaces = join(this.directory, 'workspaces');
+    await makePrivate(workspaces);
+    const workspace = join(await realpath(workspaces), key);
+    await makePrivate(workspace);
+    return workspace;
+  }
+}
+
+export interface LaunchFolders {
+  root: string;
+  config: string;
+  temporary: string;
+}
+
+/** @throws Error for a name that could be a path, or could hide */
+export function assertPlainName(name: string): void {
+  if (!PLAIN_NAME.test(name)) throw new Error(`Not a plain name: ${JSON.stringify(name.slice(0, 100))}.`);
+}
+
+async function makePrivate(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: PRIVATE });
+  const stat = await lstat(folder);
+  if (!stat.isDirectory()) throw new Error(`Not a folder: ${folder}.`);
+  if ((stat.mode & 0o077) !== 0) await chmod(folder, PRIVATE);
+}

@@ -1,0 +1,19 @@
+/** What the operator may want to know of. May hold paths and stderr: for a log, never for a client. */
+export type EngineNotice =
+  | { kind: 'launched'; launchId: string; pid: number }
+  | { kind: 'launch_failed'; launchId: string | null; reason: string }
+  /** The CLI ended without a result, and nobody had told it to. */
+  | { kind: 'cli_died'; launchId: string; exitCode: number | null; signal: string | null; stderr: string }
+  /** Processes of a launch outlived its CLI and were killed; `left` could not be within a second. */
+  | { kind: 'remains_killed'; launchId: string; killed: number[]; left: number[] }
+  | { kind: 'cleanup_failed'; launchId: string | null; reason: string }
+  /** A dead server's launch was found: see reapOrphans. */
+  | { kind: 'orphan_reaped'; launchId: string; pids: number[] };
+
+/** A launch whose CLI, or whose folder, is not gone yet. */
+export interface LiveLaunch {
+  launchId: string;
+  /** Null before the CLI is started. */
+  pid: number | null;
+  workspaceKey: string;
+}

@@ -1,0 +1,42 @@
+export { CliEngine, type CliEngineOptions } from './cli-engine.js';
+export {
+  type ClaudeEngine,
+  type EngineHealth,
+  type EngineRequest,
+  type PermissionMode,
+  type RunContext,
+} from './claude-engine.js';
+export {
+  type CancelledEnding,
+  type CompletedEnding,
+  type Ending,
+  type EndedEvent,
+  ENGINE_ERROR_CODES,
+  type EngineError,
+  type EngineErrorCode,
+  type EngineEvent,
+  type FailedEnding,
+  MAX_TEXT_LENGTH,
+  type MessageEvent,
+  type PartialOutcome,
+  type PermissionDenial,
+  type RawEvent,
+  type RetryingEvent,
+  type StartedEvent,
+  type StopReason,
+  type TextEvent,
+  type ThinkingEvent,
+  type ToolResultEvent,
+  type ToolUseEvent,
+  type Usage,
+  type UsageEvent,
+} from './engine-event.js';
+export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+export { RunAbort, type RunAbortKind } from './run-abort.js';
+export {
+  FILE_TOOLS,
+  isSupportedTool,
+  SUPPORTED_TOOLS,
+  type SupportedTool,
+  TODO_TOOLS,
+} from './supported-tools.js';

@@ -1,0 +1,120 @@
+import { type SpawnOptions } from '@anthropic-ai/claude-agent-sdk';
+import { type ChildProcess } from 'node:child_process';
+import { rm } from 'node:fs/promises';
+import { deferred } from './deferred.js';
+import { type LaunchFolders } from './engine-folders.js';
+import { type EngineNotice } from './engine-notice.js';
+import { killRemains, within } from './launch-end.js';
+import { type LaunchRecord, writeLaunchRecord } from './launch-record.js';
+import { spawnPlainly, StderrTail } from './plain-launcher.js';
+import { identifyProcess, sendSignal, thisPlace } from './process-table.js';
+
+/** How long each step of ending a CLI may take, before the next and harsher one. */
+export interface Ladder {
+  /** The CLI is asked to stop its turn, and then to leave. */
+  interruptMs: number;
+  /** Its process group has got SIGTERM; then comes SIGKILL. */
+  termMs: number;
+}
+
+export interface LaunchOptions {
+  id: string;
+  folders: LaunchFolders;
+  ladder: Ladder;
+  /** Kept out of the stderr that is told of. */
+  secret: string;
+  onNotice: (notice: EngineNotice) => void;
+}
+
+/** One CLI with its folders, from before it starts until nothing of it is left. */
+export class Launch {
+  private child: ChildProcess | null = null;
+  private stderr: StderrTail | null = null;
+  private hasExited = false;
+  private readonly exit = deferred<undefined>();
+  private readonly record: LaunchRecord;
+
+  constructor(private readonly options: LaunchOptions) {
+    const owner = identifyProcess(process.pid) ?? { pid: process.pid, startTime: null };
+    this.record = { id: options.id, ...thisPlace(), owner, cli: null };
+    writeLaunchRecord(options.folders.root, this.record);
+  }
+
+  get id(): string {
+    return this.options.id;
+  }
+
+  get pid(): number | null {
+    return this.child?.pid ?? null;
+  }
+
+  /** Resolves when the CLI has exited or could not be started. */
+  get exited(): Promise<undefined> {
+    return this.exit.promise;
+  }
+
+  /** Starts the CLI: the Agent SDK's `spawnClaudeCodeProcess`. */
+  spawn(options: SpawnOptions) {
+    const child = spawnPlainly(options);
+    this.child = child;
+    this.stderr = new StderrTail(child.stderr, this.options.secret);
+    child.once('exit', () => this.hasGone());
+    child.once('error', (error) => {
+      this.options.onNotice({ kind: 'launch_failed', launchId: this.id, reason: String(error) });
+      if (child.pid === undefined) this.hasGone();
+    });
+    if (child.pid !== undefined) {
+      writeLaunchRecord(this.options.folders.root, { ...this.record, cli: identifyProcess(child.pid) });
+      this.options.onNotice({ kind: 'launched', launchId: this.id, pid: child.pid });
+    }
+    return child;
+  }
+
+  /** What there is to say about a CLI that ended on its own. */
+  tellDeath(): void {
+    const { exitCode = null, signalCode: signal = null } = this.child ?? {};
+    const stderr = this.stderr?.read() ?? '';
+    this.options.onNotice({ kind: 'cli_died', launchId: this.id, exitCode, signal, stderr });
+  }
+
+  /**
+   * Ends the CLI and whatever it started. Resolves when nothing is left, or when SIGKILL has not helped for a second.
+   * @param interrupt the first, gentle step: asks the CLI to leave
+   */
+  async end(interrupt?: () => Promise<void>): Promise<void> {
+    const { ladder, onNotice } = this.options;
+    if (interrupt && !this.hasExited) {
+      await within(
+        ladder.interruptMs,
+        interrupt().then(
+          () => this.exited,
+          () => undefined,
+        ),
+      );
+    }
+    const { pid } = this;
+    if (pid !== null && !this.hasExited) {
+      sendSignal(-pid, 'SIGTERM');
+      await within(ladder.termMs, this.exited);
+    }
+    const wasGone = this.hasExited;
+    const { killed, left } = await killRemains({ id: this.id, groupId: pid });
+    if (left.length > 0 || (wasGone && killed.length > 0)) {
+      onNotice({ kind: 'remains_killed', launchId: this.id, killed, left });
+    }
+  }
+
+  /** Deletes its folder. The workspace stays. */
+  async remove(): Promise<void> {
+    try {
+      await rm(this.options.folders.root, { recursive: true, force: true, maxRetries: 3 });
+    } catch (error) {
+      this.options.onNotice({ kind: 'cleanup_failed', launchId: this.id, reason: String(error) });
+    }
+  }
+
+  private hasGone(): void {
+    this.hasExited = true;
+    this.exit.resolve(undefined);
+  }
+}

@@ -1,0 +1,94 @@
+import { Injectable, Logger } from '@nestjs/common';
+import { v7 as uuid } from 'uuid';
+import { type Scope, ScopeSchema } from '../platform/access/access.schemas.js';
+import type { Caller } from '../platform/access/caller.js';
+import { AppError } from '../platform/errors/app-error.js';
+import type { PageQuery } from '../platform/http/common.schemas.js';
+import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
+import { hashApiKey, isApiKey, makeApiKey } from './api-key-format.js';
+import { ApiKeysRepository } from './api-keys.repository.js';
+import type { ApiKey, ApiKeyPage, CreateApiKeyRequest, CreatedApiKey } from './auth.schemas.js';
+
+const TOUCH_INTERVAL_MS = 60_000;
+
+@Injectable()
+export class ApiKeysService {
+  private readonly logger = new Logger(ApiKeysService.name);
+
+  constructor(private readonly keys: ApiKeysRepository) {}
+
+  /** @throws AppError `forbidden` for a scope that the caller does not have */
+  async create(caller: Caller, request: CreateApiKeyRequest): Promise<CreatedApiKey> {
+    const beyond = request.scopes.filter((scope) => !caller.scopes.has(scope));
+    if (beyond.length > 0)
+      throw new AppError('forbidden', `You do not have the scope ${beyond.join(', ')} yourself.`);
+    return this.issue(caller.userId, request);
+  }
+
+  /** Makes a key without asking who wants it: for the first start. */
+  async issue(userId: string, { name, scopes, expiresAt }: CreateApiKeyRequest): Promise<CreatedApiKey> {
+    const { key, prefix, hash } = makeApiKey();
+    const row = await this.keys.create({
+      id: uuid(),
+      userId,
+      name,
+      prefix,
+      hash,
+      scopes: [...new Set(scopes)],
+      expiresAt: expiresAt === null ? null : new Date(expiresAt),
+    });
+    return { ...toApiKey(row), key };
+  }
+
+  async list(caller: Caller, { cursor, limit }: PageQuery): Promise<ApiKeyPage> {
+    const position = cursor === undefined ? null : decodeCursor(cursor);
+    const rows = await this.keys.listOf(caller.userId, position, limit + 1);
+    return toPage(rows, limit, toApiKey);
+  }
+
+  async revoke(caller: Caller, id: string): Promise<void> {
+    if (!(await this.keys.revoke(caller.userId, id)))
+      throw new AppError('api_key_not_found', `You have no API key ${id}.`);
+  }
+
+  /** The caller behind a key, or null for one that is nobody's, expired or revoked. */
+  async findCaller(key: string): Promise<Caller | null> {
+    if (!isApiKey(key)) return null;
+    const row = await this.keys.findUsable(hashApiKey(key));
+    if (!row) return null;
+    const now = Date.now();
+    if (row.lastUsedAt === null || now - row.lastUsedAt.getTime() > TOUCH_INTERVAL_MS) {
+      this.keys
+        .touch(row.id, new Date(now - TOUCH_INTERVAL_MS))
+        .catch((err: unknown) => this.logger.warn({ err }));
+    }
+    return {
+      userId: row.userId,
+      isAdministrator: row.user.role === 'admin' && row.scopes.includes('admin'),
+      scopes: new Set(parseScopes(row.scopes)),
+      expiresAt: row.expiresAt?.getTime() ?? null,
+    };
+  }
+}
+
+const parseScopes = (scopes: string[]): Scope[] => ScopeSchema.array().parse(scopes);
+
+const toApiKey = (row: {
+  id: string;
+  name: string;
+  prefix: string;
+  scopes: string[];
+  createdAt: Date;
+  expiresAt: Date | null;
+  lastUsedAt: Date | null;
+  revokedAt: Date | null;
+}): ApiKey => ({
+  id: row.id,
+  name: row.name,
+  prefix: row.prefix,
+  scopes: parseScopes(row.scopes),
+  createdAt: row.createdAt.toISOString(),
+  expiresAt: row.expiresAt?.toISOString() ?? null,
+  lastUsedAt: row.lastUsedAt?.toISOString() ?? null,
+  revokedAt: row.revokedAt?.toISOString() ?? null,
+});

@@ -1,0 +1,82 @@
+import type { Readable } from 'node:stream';
+import { Body, Controller, Post, Res } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
+import type { FastifyReply } from 'fastify';
+import { CurrentCaller, Requires } from '../platform/access/access.decorators.js';
+import type { Caller } from '../platform/access/caller.js';
+import { Lifecycle } from '../platform/health/lifecycle.js';
+import { sendEventStream } from '../platform/http/event-stream.js';
+import { Operation } from '../platform/http/operation.decorator.js';
+import { ClientGone, PreferredWaitMs, WantsEventStream } from '../platform/http/request.decorators.js';
+import { AnswersProcess, WAITED_ANSWERS } from '../processes/process-answer.decorators.js';
+import { type ExecuteRequest, ExecuteRequestSchema, type Process } from '../processes/processes.schemas.js';
+import { RefusesIdempotencyKey } from './claude.decorators.js';
+import { ClaudeService } from './claude.service.js';
+
+@ApiTags('Claude')
+@Requires('claude:execute')
+@RefusesIdempotencyKey()
+@Controller('api/v1/claude/execute')
+export class ClaudeController {
+  constructor(
+    private readonly claude: ClaudeService,
+    private readonly lifecycle: Lifecycle,
+  ) {}
+
+  @Post()
+  @AnswersProcess({ waits: true })
+  @Operation({
+    id: 'execute',
+    summary: 'Submits a prompt and waits for its end',
+    description:
+      'Waits at most as long as the server lets it (EXECUTE_MAX_WAIT_MS) or `Prefer: wait=N` says. An error status means ' +
+      'that no process was made; what became of one is in its `status`. With `Accept: text/event-stream` the answer is the ' +
+      'event stream of the process instead.',
+    answers: WAITED_ANSWERS,
+    errors: [
+      'invalid_json',
+      'media_type_unsupported',
+      'body_too_large',
+      'not_supported_yet',
+      'tool_not_allowed',
+    ],
+  })
+  async execute(
+    @CurrentCaller() caller: Caller,
+    @Body({ schema: ExecuteRequestSchema }) request: ExecuteRequest,
+    @PreferredWaitMs() waitMs: number | null,
+    @ClientGone() clientGone: AbortSignal,
+    @WantsEventStream() wantsEventStream: boolean,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<Process | Readable> {
+    if (!wantsEventStream) return this.claude.execute(caller, request, { waitMs, clientGone });
+    return sendEventStream(reply, {
+      open: (signal) => this.claude.executeFollowed(caller, request, { clientGone, signal }),
+      clientGone,
+      reset: this.lifecycle.drainSignal,
+    });
+  }
+
+  @Post('async')
+  @AnswersProcess({ waits: true })
+  @Operation({
+    id: 'executeAsync',
+    summary: 'Submits a prompt',
+    description:
+      'Answers once the process is durable. `cancelOnDisconnect` has no effect: no connection is held.',
+    answers: { 202: WAITED_ANSWERS[202] },
+    errors: [
+      'invalid_json',
+      'media_type_unsupported',
+      'body_too_large',
+      'not_supported_yet',
+      'tool_not_allowed',
+    ],
+  })
+  executeAsync(
+    @CurrentCaller() caller: Caller,
+    @Body({ schema: ExecuteRequestSchema }) request: ExecuteRequest,
+  ): Promise<Process> {
+    return this.claude.submit(caller, request);
+  }
+}

@@ -1,0 +1,79 @@
+import { UseFilters } from '@nestjs/common';
+import { Ack, ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
+import type { Socket } from 'socket.io';
+import { CurrentCaller, Requires } from '../platform/access/access.decorators.js';
+import type { Caller } from '../platform/access/caller.js';
+import { SocketProblemFilter } from '../platform/sockets/socket-problem.filter.js';
+import { type ExecuteRequest, ExecuteRequestSchema, type Process } from '../processes/processes.schemas.js';
+import { ProcessesService } from '../processes/processes.service.js';
+import {
+  type ProcessMessage,
+  ProcessMessageSchema,
+  type StatusMessage,
+  StatusMessageSchema,
+} from './claude.schemas.js';
+import { ClaudeService } from './claude.service.js';
+import { SocketFollows } from './socket-follows.js';
+
+/** Every answer goes out before the events of its process. */
+type Acknowledge = ((answer: { ok: true; process: Process }) => void) | undefined;
+
+@UseFilters(SocketProblemFilter)
+@WebSocketGateway({ path: '/socket.io', cors: false })
+export class ClaudeGateway {
+  constructor(
+    private readonly claude: ClaudeService,
+    private readonly processes: ProcessesService,
+    private readonly follows: SocketFollows,
+  ) {}
+
+  @SubscribeMessage('claude:execute')
+  @Requires('claude:execute')
+  async execute(
+    @CurrentCaller() caller: Caller,
+    @ConnectedSocket() socket: Socket,
+    @MessageBody({ schema: ExecuteRequestSchema }) request: ExecuteRequest,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    const process = await this.claude.submit(caller, request);
+    this.claude.cancelOnDisconnect(caller, process, request, this.follows.disconnectSignal(socket));
+    acknowledge?.({ ok: true, process });
+    this.follows.start(socket, caller, process, { after: 0 });
+  }
+
+  @SubscribeMessage('claude:status')
+  @Requires('claude:read')
+  async status(
+    @CurrentCaller() caller: Caller,
+    @ConnectedSocket() socket: Socket,
+    @MessageBody({ schema: StatusMessageSchema }) { processId, after, include }: StatusMessage,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    const process = await this.processes.findAt(caller, processId, after);
+    acknowledge?.({ ok: true, process });
+    if (after !== undefined) this.follows.start(socket, caller, process, { after, include });
+  }
+
+  @SubscribeMessage('claude:unfollow')
+  @Requires('claude:read')
+  async unfollow(
+    @CurrentCaller() caller: Caller,
+    @ConnectedSocket() socket: Socket,
+    @MessageBody({ schema: ProcessMessageSchema }) { processId }: ProcessMessage,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    const process = await this.processes.find(caller, processId);
+    this.follows.stop(socket, processId);
+    acknowledge?.({ ok: true, process });
+  }
+
+  @SubscribeMessage('claude:cancel')
+  @Requires('claude:execute')
+  async cancel(
+    @CurrentCaller() caller: Caller,
+    @MessageBody({ schema: ProcessMessageSchema }) { processId }: ProcessMessage,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    acknowledge?.({ ok: true, process: await this.processes.cancel(caller, processId) });
+  }
+}

@@ -1,0 +1,43 @@
+import { z } from 'zod';
+import { SeqSchema } from '../processes/process-queries.schemas.js';
+
+const processId = z.uuid();
+
+export const StatusMessageSchema = z
+  .strictObject({
+    processId,
+    after: SeqSchema.optional().meta({ description: 'Follow the process from this seq on' }),
+    include: z.enum(['raw']).optional(),
+  })
+  .meta({ id: 'StatusMessage' });
+export type StatusMessage = z.output<typeof StatusMessageSchema>;
+
+export const ProcessMessageSchema = z.strictObject({ processId }).meta({ id: 'ProcessMessage' });
+export type ProcessMessage = z.output<typeof ProcessMessageSchema>;
+
+const PartSchema = z.enum(['ok', 'down']);
+
+export const HealthSchema = z
+  .object({
+    status: z.enum(['ok', 'degraded', 'down']),
+    parts: z
+      .object({
+        database: PartSchema,
+        redis: PartSchema,
+        workers: z.int().nullable(),
+        slots: z.object({ total: z.int(), busy: z.int() }).nullable(),
+        queueDepth: z.int().nullable(),
+        cliVersions: z.array(z.string()),
+        containment: z
+          .array(z.string())
+          .meta({ description: 'What keeps a run from the rest of its machine, on each worker' }),
+        apiFallback: z.boolean(),
+        demo: z.boolean().meta({ description: 'A worker answers from the scripted Messages API' }),
+        problems: z.array(z.string()),
+        cliPaths: z.array(z.string()).nullable().meta({ description: 'For administrators only' }),
+      })
+      .nullable()
+      .meta({ description: 'With credentials only' }),
+  })
+  .meta({ id: 'Health' });
+export type Health = z.output<typeof HealthSchema>;

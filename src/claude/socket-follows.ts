@@ -1,0 +1,117 @@
+import { once } from 'node:events';
+import { Injectable, Logger } from '@nestjs/common';
+import type { Socket } from 'socket.io';
+import type { Caller } from '../platform/access/caller.js';
+import { isTerminal, type TerminalEvent } from '../processes/process-events.schemas.js';
+import type { Process } from '../processes/processes.schemas.js';
+import { ProcessesService } from '../processes/processes.service.js';
+import { QueueAnnouncer } from './queue-announcer.js';
+
+/** Packets that a socket has not taken yet; past this its events stay in the log until it has. */
+const HIGH_WATER_PACKETS = 16;
+
+interface Follow {
+  after: number;
+  include?: 'raw' | undefined;
+}
+
+interface SocketState {
+  disconnected: AbortController;
+  follows: Map<string, AbortController>;
+}
+
+/** Sends the logs that sockets follow, each at the pace of its socket. */
+@Injectable()
+export class SocketFollows {
+  private readonly logger = new Logger(SocketFollows.name);
+  private readonly sockets = new WeakMap<Socket, SocketState>();
+
+  constructor(
+    private readonly processes: ProcessesService,
+    private readonly announcer: QueueAnnouncer,
+  ) {}
+
+  /** Aborts when the socket goes away. */
+  disconnectSignal(socket: Socket): AbortSignal {
+    return this.stateOf(socket).disconnected.signal;
+  }
+
+  /** Follows a process from a seq on, in place of an earlier follow of the same process. */
+  start(socket: Socket, caller: Caller, process: Process, follow: Follow): void {
+    this.stop(socket, process.id);
+    const { disconnected, follows } = this.stateOf(socket);
+    if (disconnected.signal.aborted) return;
+    const controller = new AbortController();
+    follows.set(process.id, controller);
+    if (process.status === 'pending') this.announceQueue(socket, process, controller.signal);
+    this.send(socket, caller, process.id, follow, controller)
+      .catch((err: unknown) => {
+        // The client comes again with the seq that it has: a follow that just stopped would look like a slow process.
+        this.logger.warn({ err, processId: process.id }, 'A follow failed; its socket is disconnected.');
+        socket.disconnect(true);
+      })
+      .finally(() => {
+        controller.abort();
+        if (follows.get(process.id) === controller) follows.delete(process.id);
+      });
+  }
+
+  stop(socket: Socket, processId: string): void {
+    this.stateOf(socket).follows.get(processId)?.abort();
+  }
+
+  private async send(
+    socket: Socket,
+    caller: Caller,
+    processId: string,
+    follow: Follow,
+    controller: AbortController,
+  ): Promise<void> {
+    for await (const event of await this.processes.follow(caller, processId, follow, controller.signal)) {
+      if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(controller.signal);
+      socket.emit('claude:progress', event);
+      if (isTerminal(event)) emitEnding(socket, event);
+      await drained(socket, controller.signal);
+    }
+  }
+
+  private announceQueue(
+    socket: Socket,
+    { id: processId, queuePosition }: Process,
+    signal: AbortSignal,
+  ): void {
+    const announce = (position: number) => {
+      socket.emit('claude:queued', { processId, position, estimatedStartAt: null });
+    };
+    if (queuePosition !== null) announce(queuePosition);
+    this.announcer.start({ processId, position: queuePosition, announce }, signal);
+  }
+
+  private stateOf(socket: Socket): SocketState {
+    const known = this.sockets.get(socket);
+    if (known) return known;
+    const state: SocketState = { disconnected: new AbortController(), follows: new Map() };
+    this.sockets.set(socket, state);
+    const onDisconnect = () => {
+      state.disconnected.abort();
+      for (const controller of state.follows.values()) controller.abort();
+    };
+    if (socket.disconnected) onDisconnect();
+    else socket.once('disconnect', onDisconnect);
+    return state;
+  }
+}
+
+function emitEnding(socket: Socket, { processId, seq, type, process }: TerminalEvent): void {
+  if (type === 'failed') socket.emit('claude:error', { processId, seq, process, error: process.error });
+  else socket.emit('claude:complete', { processId, seq, process });
+}
+
+async function drained(socket: Socket, signal: AbortSignal): Promise<void> {
+  const { conn } = socket;
+  // Engine.IO documents `drain`, not how much waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn
+  const waiting = () => (conn as unknown as { writeBuffer: unknown[] }).writeBuffer.length;
+  while (waiting() > HIGH_WATER_PACKETS && !signal.aborted) {
+    await once(conn, 'drain', { signal }).catch(() => undefined);
+  }
+}

@@ -1,0 +1,76 @@
+import { Readable } from 'node:stream';
+import type { FastifyReply } from 'fastify';
+
+const KEEP_ALIVE_MS = 15_000;
+const RECONNECT_MS = 1_000;
+
+interface StreamedEvent {
+  seq: number;
+  type: string;
+}
+
+interface EventStream {
+  /** Opens the events; they must end when the signal aborts. */
+  open: (signal: AbortSignal) => Promise<AsyncGenerator<StreamedEvent, void, undefined>>;
+  clientGone: AbortSignal;
+  /** Resets the connection, so that the client comes again elsewhere: an end would look like the end of the events. */
+  reset: AbortSignal;
+}
+
+/**
+ * Answers with server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), no faster than the
+ * client takes them.
+ */
+export async function sendEventStream(
+  reply: FastifyReply,
+  { open, clientGone, reset }: EventStream,
+): Promise<Readable> {
+  const controller = new AbortController();
+  const stop = () => controller.abort();
+  const onReset = () => {
+    stop();
+    reply.raw.destroy();
+  };
+  const events = await open(controller.signal);
+  clientGone.addEventListener('abort', stop, { once: true });
+  reset.addEventListener('abort', onReset, { once: true });
+  void reply
+    .type('text/event-stream; charset=utf-8')
+    .header('Cache-Control', 'no-store')
+    .header('X-Accel-Buffering', 'no');
+  const stream = Readable.from(frames(events), { objectMode: false });
+  stream.once('close', () => {
+    stop();
+    clientGone.removeEventListener('abort', stop);
+    reset.removeEventListener('abort', onReset);
+  });
+  if (clientGone.aborted) stop();
+  if (reset.aborted) onReset();
+  return stream;
+}
+
+async function* frames(
+  events: AsyncGenerator<StreamedEvent, void, undefined>,
+): AsyncGenerator<string, void, undefined> {
+  yield `retry: ${RECONNECT_MS}\n\n`;
+  let next = events.next();
+  for (;;) {
+    const result = await orKeepAlive(next);
+    if (result === 'keep-alive') {
+      yield ': keep-alive\n\n';
+      continue;
+    }
+    if (result.done) return;
+    const { seq, type } = result.value;
+    yield `id: ${seq}\nevent: ${type}\ndata: ${JSON.stringify(result.value)}\n\n`;
+    next = events.next();
+  }
+}
+
+async function orKeepAlive<T>(next: Promise<T>): Promise<T | 'keep-alive'> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<'keep-alive'>(
+    (resolve) => (timer = setTimeout(resolve, KEEP_ALIVE_MS, 'keep-alive')),
+  );
+  return Promise.race([next, late]).finally(() => clearTimeout(timer));
+}

@@ -1,0 +1,32 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import type { FastifyHelmetOptions } from '@fastify/helmet';
+import { v7 as uuid } from 'uuid';
+import type { ServerConfig } from '../config/config.js';
+import { MAX_BODY_BYTES } from './limits.js';
+
+const REQUEST_ID = /^[\w.-]{1,128}$/;
+
+export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
+  ({
+    bodyLimit: MAX_BODY_BYTES,
+    trustProxy: TRUST_PROXY.length > 0 ? TRUST_PROXY : false,
+    // A caller's own id is kept where it is harmless.
+    genReqId: ({ headers }: { headers: IncomingHttpHeaders }) => {
+      const given = headers['x-request-id'];
+      return typeof given === 'string' && REQUEST_ID.test(given) ? given : uuid();
+    },
+    // What still hangs on after the drain must not keep the server from ending.
+    forceCloseConnections: true,
+  }) as const;
+
+export const helmetOptions: FastifyHelmetOptions = {
+  contentSecurityPolicy: {
+    directives: {
+      // Swagger UI styles itself inline; its scripts are files of this server.
+      'style-src': ["'self'", "'unsafe-inline'"],
+      // The server itself speaks HTTP; whoever puts TLS in front says so there.
+      'upgrade-insecure-requests': null,
+    },
+  },
+  strictTransportSecurity: false,
+};

@@ -1,0 +1,75 @@
+import { applyDecorators, HttpCode } from '@nestjs/common';
+import { ApiBearerAuth, ApiExtension, ApiOperation, ApiResponse } from '@nestjs/swagger';
+import type { z } from 'zod';
+import { ERROR_CATALOGUE, type ErrorCode } from '../errors/error-catalogue.js';
+
+interface OperationOptions {
+  /** `operationId`: the name of the method in generated clients. */
+  id: string;
+  summary: string;
+  description?: string;
+  /** By status; the first is the one that Nest answers with unless the handler says otherwise. */
+  answers: Record<
+    number,
+    { description: string; schema?: z.ZodType; mediaType?: string; headers?: string[] }
+  >;
+  errors?: ErrorCode[];
+  isPublic?: boolean;
+}
+
+const ERRORS_OF_EVERY_ROUTE: ErrorCode[] = [
+  'bad_request',
+  'validation_failed',
+  'internal',
+  'unavailable',
+  'draining',
+];
+const ERRORS_OF_CLOSED_ROUTES: ErrorCode[] = ['unauthenticated', 'forbidden'];
+
+/** Says in the OpenAPI document what a route does, answers and refuses. */
+export function Operation({
+  id,
+  summary,
+  description,
+  answers,
+  errors = [],
+  isPublic = false,
+}: OperationOptions) {
+  const [status = 200] = Object.keys(answers).map(Number);
+  return applyDecorators(
+    HttpCode(status),
+    ApiOperation({ operationId: id, summary, description: description ?? summary }),
+    ...Object.entries(answers).map(([code, answer]) => ApiResponse(toResponse(Number(code), answer))),
+    ...problems([...ERRORS_OF_EVERY_ROUTE, ...(isPublic ? [] : ERRORS_OF_CLOSED_ROUTES), ...errors]),
+    ...(isPublic ? [ApiExtension('x-public', true)] : [ApiBearerAuth()]),
+  );
+}
+
+function toResponse(
+  status: number,
+  { description, schema, mediaType, headers = [] }: OperationOptions['answers'][number],
+) {
+  const common = {
+    status,
+    description,
+    headers: Object.fromEntries(headers.map((name) => [name, { schema: { type: 'string' as const } }])),
+  };
+  if (mediaType !== undefined)
+    return { ...common, content: { [mediaType]: { schema: { type: 'string' as const } } } };
+  return schema ? { ...common, standardSchema: schema } : common;
+}
+
+function problems(codes: ErrorCode[]): MethodDecorator[] {
+  const byStatus = new Map<number, ErrorCode[]>();
+  for (const code of codes) {
+    const { status } = ERROR_CATALOGUE[code];
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  return [...byStatus].map(([status, kinds]) =>
+    ApiResponse({
+      status,
+      description: kinds.map((code) => `\`${code}\`: ${ERROR_CATALOGUE[code].title}`).join('. '),
+      content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
+    }),
+  );
+}

@@ -1,0 +1,69 @@
+import type { INestApplicationContext } from '@nestjs/common';
+import { IoAdapter } from '@nestjs/platform-socket.io';
+import type { Server, ServerOptions, Socket } from 'socket.io';
+import type { WithCaller } from '../access/access.decorators.js';
+import type { Caller } from '../access/caller.js';
+import { AppError, problemOf } from '../errors/app-error.js';
+import { toAppError } from '../errors/to-app-error.js';
+import { MAX_BODY_BYTES } from '../http/limits.js';
+
+/** Finds the caller behind the token of a handshake. @throws AppError */
+export type AuthenticateSocket = (token: string) => Promise<Caller>;
+
+/** Socket.IO on the HTTP server. Nobody connects without valid credentials; the connection ends with them. */
+export class SocketAdapter extends IoAdapter {
+  private server: Server | null = null;
+
+  constructor(
+    app: INestApplicationContext,
+    private readonly authenticate: AuthenticateSocket,
+  ) {
+    super(app);
+  }
+
+  override createIOServer(port: number, options?: ServerOptions): Server {
+    const server = super.createIOServer(port, {
+      ...options,
+      maxHttpBufferSize: MAX_BODY_BYTES,
+      serveClient: false,
+    } as ServerOptions);
+    this.server = server;
+    server.use((socket, next) => {
+      this.admit(socket).then(
+        () => next(),
+        (thrown: unknown) => next(refusal(thrown)),
+      );
+    });
+    return server;
+  }
+
+  /** Clients reconnect by themselves, and resume with the seq that they have. */
+  disconnectAll(): void {
+    this.server?.disconnectSockets(true);
+  }
+
+  private async admit(socket: Socket): Promise<void> {
+    const token: unknown = socket.handshake.auth.token;
+    if (typeof token !== 'string' || token === '')
+      throw new AppError('unauthenticated', 'Connect with auth: { token }, an access token or an API key.');
+    const caller = await this.authenticate(token);
+    (socket.data as WithCaller).caller = caller;
+    if (caller.expiresAt !== null) disconnectAt(socket, caller.expiresAt);
+  }
+}
+
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+function disconnectAt(socket: Socket, time: number): void {
+  const timer = setTimeout(
+    () => socket.disconnect(true),
+    Math.min(Math.max(time - Date.now(), 0), MAX_TIMER_MS),
+  );
+  socket.once('disconnect', () => clearTimeout(timer));
+}
+
+// Socket.IO hands `data` to the client's `connect_error`.
+function refusal(thrown: unknown): Error {
+  const problem = problemOf(toAppError(thrown), { instance: 'connect', requestId: null });
+  return Object.assign(new Error(problem.code), { data: problem });
+}

@@ -1,0 +1,60 @@
+import type { Ending, EngineEvent, EngineRequest } from '../../libs/claude-engine/index.js';
+import type { NewProcessEvent } from './process-events.schemas.js';
+import type { Outcome, RunFacts } from './process-log.repository.js';
+import { type ExecuteRequest, ExecuteRequestSchema } from './processes.schemas.js';
+
+/** Everything that an engine says but its end. */
+export type EngineProgress = Exclude<EngineEvent, { type: 'ended' }>;
+
+/** What the columns of a process keep of its request. */
+export type StoredRequest = Omit<ExecuteRequest, 'prompt' | 'metadata'>;
+
+const StoredRequestSchema = ExecuteRequestSchema.omit({ prompt: true, metadata: true });
+
+export function toEngineRequest(
+  { prompt, request }: { prompt: string; request: unknown },
+  defaultTimeoutMs: number,
+): EngineRequest {
+  const {
+    permissionMode,
+    timeoutMs,
+    engine: _engine,
+    cancelOnDisconnect: _cancel,
+    ...rest
+  } = StoredRequestSchema.parse(request);
+  return { ...rest, prompt, permissionMode, timeoutMs: timeoutMs ?? defaultTimeoutMs };
+}
+
+export function toProcessEvent(event: EngineProgress, attempt: number): NewProcessEvent {
+  switch (event.type) {
+    case 'started':
+      return { type: 'started', engine: event.engine, model: event.model, attempt };
+    case 'message': {
+      const { messageId, turn, text } = event;
+      return { type: 'message', messageId, turn, text };
+    }
+    default:
+      return event;
+  }
+}
+
+/** What an event says about the process itself. */
+export function factsOf(event: EngineProgress, demo: boolean): RunFacts {
+  if (event.type === 'text') return { hasText: true };
+  if (event.type !== 'started') return {};
+  const { engine, model, cliVersion, cliSessionId } = event;
+  return { started: { engine, model, cliVersion, cliSessionId, demo } };
+}
+
+export function toOutcome(ending: Ending): Outcome {
+  const { stopReason, usage, costUsd, numTurns, model, permissionDenials } = ending;
+  const figures = { stopReason, usage, costUsd, numTurns, model, permissionDenials };
+  switch (ending.kind) {
+    case 'completed':
+      return { status: 'completed', result: ending.result, ...figures };
+    case 'failed':
+      return { status: 'failed', error: ending.error, ...figures };
+    case 'cancelled':
+      return { status: 'cancelled', ...figures, stopReason: stopReason ?? 'interrupted' };
+  }
+}

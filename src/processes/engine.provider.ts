@@ -1,0 +1,30 @@
+import { join } from 'node:path';
+import type { Provider } from '@nestjs/common';
+import { CliEngine } from '../../libs/claude-engine/index.js';
+import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { DemoApi } from './demo-api.js';
+
+/** Injects the `ClaudeEngine`. */
+export const ENGINE = Symbol('ClaudeEngine');
+
+export const engineProvider: Provider = {
+  provide: ENGINE,
+  inject: [CONFIG, DemoApi],
+  useFactory: async (config: ServerConfig, demoApi: DemoApi) =>
+    new CliEngine({
+      directory: join(config.DATA_DIR, 'engine'),
+      anthropic: config.demo ? await demoApi.start() : anthropicOf(config),
+      network: {
+        httpsProxy: config.HTTPS_PROXY,
+        noProxy: config.NO_PROXY,
+        extraCaCerts: config.NODE_EXTRA_CA_CERTS,
+      },
+      cliPath: config.CLAUDE_CLI_PATH,
+      defaultModel: config.CLAUDE_DEFAULT_MODEL,
+    }),
+};
+
+const anthropicOf = ({ ANTHROPIC_API_KEY: apiKey = '', ANTHROPIC_BASE_URL: baseUrl }: ServerConfig) => ({
+  apiKey,
+  baseUrl,
+});

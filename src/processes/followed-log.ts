@@ -1,0 +1,88 @@
+import type { ProcessEvent } from './process-events.schemas.js';
+
+/** What is kept for readers that are nearly up to date; who is further behind reads the database. */
+const MAX_RECENT = 256;
+const MAX_RECENT_CHARACTERS = 1024 * 1024;
+
+/** The live end of one log: its last events, and who waits for the next. */
+export class FollowedLog {
+  readers = 0;
+  private recent: ProcessEvent[] = [];
+  private recentCharacters = 0;
+  private lastSeq = 0;
+  private waiting = new Set<() => void>();
+
+  constructor(readonly processId: string) {}
+
+  /** Takes what was published. A jump in `seq` empties what is kept, so that readers fall back on the database. */
+  add(events: ProcessEvent[]): void {
+    for (const event of events) {
+      if (event.seq <= this.lastSeq) continue;
+      if (event.seq !== this.lastSeq + 1) this.forget();
+      this.keep(event);
+      this.lastSeq = event.seq;
+    }
+    this.wake();
+  }
+
+  /** The log is known to have come so far, by other means than its events. */
+  reached(seq: number): void {
+    if (seq <= this.lastSeq) return;
+    this.forget();
+    this.lastSeq = seq;
+    this.wake();
+  }
+
+  /** The events after a seq, or null where they are not kept here. */
+  recentAfter(seq: number): ProcessEvent[] | null {
+    const first = this.recent[0];
+    if (!first || seq < first.seq - 1 || seq >= this.lastSeq) return null;
+    return this.recent.slice(seq - first.seq + 1);
+  }
+
+  hasMoreThan(seq: number): boolean {
+    return this.lastSeq > seq;
+  }
+
+  /** Resolves when the log has more than that, or the signal aborts. */
+  async newsAfter(seq: number, signal: AbortSignal): Promise<void> {
+    if (this.hasMoreThan(seq) || signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        this.waiting.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.waiting.add(done);
+      signal.addEventListener('abort', done);
+    });
+  }
+
+  private keep(event: ProcessEvent): void {
+    this.recent.push(event);
+    this.recentCharacters += sizeOf(event);
+    while (this.recent.length > MAX_RECENT || this.recentCharacters > MAX_RECENT_CHARACTERS) {
+      const oldest = this.recent.shift();
+      if (!oldest) return;
+      this.recentCharacters -= sizeOf(oldest);
+    }
+  }
+
+  private forget(): void {
+    this.recent = [];
+    this.recentCharacters = 0;
+  }
+
+  private wake(): void {
+    for (const wake of [...this.waiting]) wake();
+  }
+}
+
+/** Roughly: what is large in an event is its text. */
+function sizeOf(event: ProcessEvent): number {
+  if ('text' in event) return event.text.length;
+  if ('process' in event) return event.process.prompt.length + (event.process.result?.length ?? 0);
+  if (event.type === 'tool_result' || event.type === 'tool_use' || event.type === 'raw')
+    return JSON.stringify(event).length;
+  return 0;
+}

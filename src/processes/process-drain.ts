@@ -1,0 +1,26 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { ClaudeEngine } from '../../libs/claude-engine/index.js';
+import { ENGINE } from './engine.provider.js';
+import { ProcessWorker } from './process-worker.js';
+import { ProcessesProcessor } from './processes.processor.js';
+import { WorkerAnnouncer } from './worker-announcer.js';
+
+/** The end of a worker, in order. */
+@Injectable()
+export class ProcessDrain {
+  constructor(
+    @Inject(ENGINE) private readonly engine: ClaudeEngine,
+    private readonly processor: ProcessesProcessor,
+    private readonly worker: ProcessWorker,
+    private readonly announcer: WorkerAnnouncer,
+  ) {}
+
+  /** Takes nothing new, lets what runs end until the signal aborts, ends the rest. Resolves when no CLI is left. */
+  async drain(signal: AbortSignal): Promise<void> {
+    const drained = this.worker.drain(signal);
+    await this.processor.pause().catch(() => undefined); // Redis may be away; the worker claims nothing any more
+    await drained;
+    await this.announcer.stop();
+    await this.engine.close();
+  }
+}

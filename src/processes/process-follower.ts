@@ -1,0 +1,107 @@
+import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { FollowedLog } from './followed-log.js';
+import { ProcessChannel } from './process-channel.js';
+import { isTerminal, type ProcessEvent, type TerminalEvent } from './process-events.schemas.js';
+import { ProcessLogRepository } from './process-log.repository.js';
+
+/** How long a reader may lag where Redis lost a message. */
+const BACKSTOP_MS = 2_000;
+const PAGE_SIZE = 200;
+
+/**
+ * Follows logs for whoever reads them on this server: SSE, sockets and waiting requests alike, each at its own pace. There
+ * is one subscription a process, however many read it; the log itself is the truth, and Redis only says where to look.
+ */
+@Injectable()
+export class ProcessFollower implements OnApplicationShutdown {
+  private readonly logger = new Logger(ProcessFollower.name);
+  private readonly followed = new Map<string, FollowedLog>();
+  private backstop: NodeJS.Timeout | null = null;
+
+  constructor(
+    private readonly log: ProcessLogRepository,
+    private readonly channel: ProcessChannel,
+  ) {}
+
+  /**
+   * Every event after a seq, in order, without gap or repeat: first what is there, then live. Ends after the terminal event
+   * or, early, when the signal aborts.
+   */
+  async *follow(
+    processId: string,
+    after: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<ProcessEvent, void, undefined> {
+    const followed = this.join(processId);
+    try {
+      let seq = after;
+      let isCaughtUp = false;
+      while (!signal.aborted) {
+        let events = followed.recentAfter(seq);
+        if (!events && isCaughtUp && !followed.hasMoreThan(seq)) {
+          await followed.newsAfter(seq, signal);
+          continue;
+        }
+        if (!events) {
+          events = await this.log.read(processId, seq, PAGE_SIZE);
+          isCaughtUp = events.length < PAGE_SIZE;
+        }
+        for (const event of events) {
+          if (signal.aborted) return;
+          yield event;
+          seq = event.seq;
+          if (isTerminal(event)) return;
+        }
+      }
+    } finally {
+      this.leave(followed);
+    }
+  }
+
+  /** The terminal event, or null when the signal aborts first. */
+  async untilEnd(processId: string, after: number, signal: AbortSignal): Promise<TerminalEvent | null> {
+    for await (const event of this.follow(processId, after, signal)) if (isTerminal(event)) return event;
+    return null;
+  }
+
+  onApplicationShutdown(): void {
+    if (this.backstop) clearInterval(this.backstop);
+  }
+
+  private join(processId: string): FollowedLog {
+    const followed = this.followed.get(processId) ?? this.open(processId);
+    followed.readers += 1;
+    return followed;
+  }
+
+  private open(processId: string): FollowedLog {
+    const followed = new FollowedLog(processId);
+    this.followed.set(processId, followed);
+    this.backstop ??= setInterval(() => void this.lookAgain([...this.followed.keys()]), BACKSTOP_MS);
+    // What was committed before the subscription stood is found by one look after it.
+    this.channel
+      .subscribeEvents(processId, (events) => followed.add(events))
+      .then(() => this.lookAgain([processId]))
+      .catch((err: unknown) => this.logger.debug({ err }));
+    return followed;
+  }
+
+  private leave(followed: FollowedLog): void {
+    followed.readers -= 1;
+    if (followed.readers > 0) return;
+    this.followed.delete(followed.processId);
+    this.channel.unsubscribeEvents(followed.processId);
+    if (this.followed.size > 0 || !this.backstop) return;
+    clearInterval(this.backstop);
+    this.backstop = null;
+  }
+
+  private async lookAgain(processIds: string[]): Promise<void> {
+    try {
+      for (const [id, lastSeq] of await this.log.lastSeqs(processIds))
+        this.followed.get(id)?.reached(lastSeq);
+    } catch (err) {
+      this.logger.warn({ err }, 'The logs that are followed could not be looked up.');
+    }
+  }
+}

@@ -1,0 +1,55 @@
+import { z } from 'zod';
+import { PageQuerySchema } from '../platform/http/common.schemas.js';
+import { ProcessStatusSchema } from './processes.schemas.js';
+
+/** A place in a log: everything up to this seq has been seen. */
+export const SeqSchema = z.coerce
+  .number('must be a seq')
+  .int('must be whole')
+  .min(0)
+  .max(2 ** 31 - 1);
+
+const include = z.enum(['raw']).optional();
+
+export const EventsQuerySchema = z.strictObject({
+  after: SeqSchema.default(0),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  include,
+});
+export type EventsQuery = z.output<typeof EventsQuerySchema>;
+
+export const StreamQuerySchema = z.strictObject({ after: SeqSchema.optional(), include });
+export type StreamQuery = z.output<typeof StreamQuerySchema>;
+
+const moment = z.iso.datetime({ offset: true });
+
+const statuses = z
+  .union([ProcessStatusSchema, z.array(ProcessStatusSchema)])
+  .transform((given) => [given].flat());
+
+const METADATA_FILTER = /^metadata\[([\w.-]{1,64})\]$/;
+
+/** `metadata[key]=value` arrives under that very name, and becomes an entry of `metadata`. */
+export const ListProcessesQuerySchema = z.preprocess(
+  gatherMetadata,
+  PageQuerySchema.extend({
+    status: statuses.optional(),
+    createdAfter: moment.optional(),
+    createdBefore: moment.optional(),
+    metadata: z.record(z.string(), z.string()).optional(),
+    userId: z.uuid().optional(),
+  }),
+);
+export type ListProcessesQuery = z.output<typeof ListProcessesQuerySchema>;
+
+function gatherMetadata(query: unknown): unknown {
+  if (typeof query !== 'object' || query === null) return query;
+  const rest: Record<string, unknown> = {};
+  const metadata: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(query)) {
+    const key = METADATA_FILTER.exec(name)?.[1];
+    if (key === undefined) rest[name] = value;
+    else metadata[key] = value;
+  }
+  return Object.keys(metadata).length === 0 ? rest : { ...rest, metadata };
+}

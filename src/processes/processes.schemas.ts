@@ -1,0 +1,194 @@
+import { z } from 'zod';
+import { timestamp } from '../platform/http/common.schemas.js';
+
+const MIB = 1024 * 1024;
+const KIB = 1024;
+const DAY_MS = 24 * 60 * 60 * 1000;
+const encoder = new TextEncoder();
+
+/** Text that reaches the model as it was sent: what could not be kept is refused by name, never changed. */
+const text = (maxBytes: number) =>
+  z.string().superRefine((value, context) => {
+    const refuse = (code: string, message: string) => {
+      context.addIssue({ code: 'custom', message, params: { code }, continue: false });
+    };
+    if (value.includes('\0')) refuse('contains_nul', 'must not hold the character U+0000');
+    else if (!value.isWellFormed()) refuse('lone_surrogate', 'must not hold half of a surrogate pair');
+    else if (encoder.encode(value).byteLength > maxBytes)
+      refuse('too_big', `must not have more than ${maxBytes} bytes`);
+  });
+
+const toolNames = z
+  .array(z.string().regex(/^[A-Za-z][\w-]{0,63}$/, 'must be the plain name of a tool'))
+  .max(64)
+  .optional();
+
+const plannedValue = (value: string) => ({
+  error: `${value} is not supported yet`,
+  params: { code: 'not_supported_yet' },
+});
+
+/** Fields of the contract that a later version brings. Until then they are refused by name. */
+const PLANNED_FIELDS = [
+  'sessionId',
+  'forkSession',
+  'maxBudgetUsd',
+  'queueTimeoutMs',
+  'outputSchema',
+  'priority',
+  'retry',
+  'idempotencyKey',
+];
+
+export const ExecuteRequestSchema = z
+  .strictObject({
+    prompt: text(MIB)
+      .refine((value) => value.trim() !== '', 'must hold more than white space')
+      .meta({
+        description: 'What Claude is asked; 1 character to 1 MiB. It reaches the model as it was sent',
+      }),
+    model: z
+      .string()
+      .regex(/^[A-Za-z0-9][\w.:@/-]{0,127}$/, 'must be the name of a model')
+      .optional(),
+    systemPrompt: text(64 * KIB)
+      .optional()
+      .meta({ description: "In place of the CLI's own system prompt" }),
+    appendSystemPrompt: text(64 * KIB)
+      .optional()
+      .meta({ description: "After the CLI's own system prompt" }),
+    tools: toolNames.meta({ description: 'The only tools that the model is offered' }),
+    allowedTools: toolNames.meta({ description: 'Tools that run without being asked for' }),
+    disallowedTools: toolNames.meta({ description: 'Tools that never run' }),
+    permissionMode: z
+      .enum(['deny', 'ask', 'acceptEdits', 'plan'])
+      .refine((mode) => mode !== 'ask', plannedValue('ask'))
+      .default('deny')
+      .meta({
+        description:
+          'What becomes of a tool call that nothing allows: `deny` refuses it, `acceptEdits` lets file edits through, `plan` changes nothing',
+      }),
+    maxTurns: z.int().min(1).max(1000).optional(),
+    timeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({ description: 'How long it may run' }),
+    engine: z
+      .enum(['auto', 'cli', 'api'])
+      .refine((engine) => engine !== 'api', plannedValue('api'))
+      .default('auto'),
+    cancelOnDisconnect: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Whether the process ends when the connection that waits for it does' }),
+    metadata: z
+      .record(
+        z.string().regex(/^[\w.-]{1,64}$/, 'must be a name of 1 to 64 letters, digits, _ . -'),
+        text(512),
+      )
+      .refine((pairs) => Object.keys(pairs).length <= 16, 'must not have more than 16 pairs')
+      .default({}),
+  })
+  .meta({ id: 'ExecuteRequest', 'x-planned-fields': PLANNED_FIELDS });
+
+export type ExecuteRequest = z.output<typeof ExecuteRequestSchema>;
+
+export const ProcessStatusSchema = z
+  .enum(['pending', 'running', 'completed', 'failed', 'cancelled'])
+  .meta({ id: 'ProcessStatus' });
+
+export type ProcessStatus = z.output<typeof ProcessStatusSchema>;
+
+export const isEnded = ({ status }: { status: ProcessStatus }) =>
+  status !== 'pending' && status !== 'running';
+
+export const UsageSchema = z
+  .object({
+    inputTokens: z.int(),
+    outputTokens: z.int(),
+    cacheReadInputTokens: z.int(),
+    cacheCreationInputTokens: z.int(),
+  })
+  .meta({ id: 'Usage' });
+
+export type Usage = z.output<typeof UsageSchema>;
+
+export const ProcessErrorSchema = z
+  .object({
+    code: z
+      .string()
+      .meta({
+        description:
+          'timeout, stalled, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
+      }),
+    detail: z.string(),
+    retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),
+    retryAfterMs: z.int().nullable(),
+  })
+  .meta({ id: 'ProcessError', description: 'Why a process failed' });
+
+export type ProcessError = z.output<typeof ProcessErrorSchema>;
+
+export const StopReasonSchema = z
+  .enum(['end_turn', 'max_tokens', 'max_turns', 'refusal', 'interrupted', 'run_budget_reached'])
+  .meta({ id: 'StopReason' });
+
+const PermissionDenialSchema = z
+  .object({ toolUseId: z.string(), name: z.string(), input: z.unknown() })
+  .meta({ id: 'PermissionDenial', description: 'A tool call that was refused' });
+
+const LinksSchema = z
+  .object({ self: z.string(), events: z.string(), stream: z.string(), cancel: z.string() })
+  .meta({ id: 'ProcessLinks' });
+
+const milliseconds = (description: string) => z.int().nullable().meta({ description });
+
+const summaryFields = {
+  id: z.uuid(),
+  status: ProcessStatusSchema,
+  stopReason: StopReasonSchema.nullable(),
+  error: ProcessErrorSchema.nullable(),
+  model: z.string().nullable(),
+  engine: z.string().nullable(),
+  demo: z.boolean().meta({ description: 'It ran against the scripted Messages API' }),
+  sessionId: z.uuid(),
+  attempt: z.int(),
+  priority: z.int().nullable(),
+  queuePosition: z.int().nullable().meta({ description: '1 is next; null once it no longer waits' }),
+  usage: UsageSchema.nullable(),
+  costUsd: z.number().nullable(),
+  numTurns: z.int().nullable(),
+  permissionDenials: z.array(PermissionDenialSchema),
+  metadata: z.record(z.string(), z.string()),
+  createdAt: timestamp,
+  startedAt: timestamp.nullable(),
+  finishedAt: timestamp.nullable(),
+  cancelRequestedAt: timestamp.nullable(),
+  retryAt: timestamp.nullable(),
+  queueWaitMs: milliseconds('From createdAt to startedAt'),
+  timeToFirstTokenMs: milliseconds('From createdAt to the first text'),
+  durationMs: milliseconds('From startedAt to finishedAt'),
+  lastSeq: z.int().meta({ description: 'The highest seq of its log' }),
+  cliVersion: z.string().nullable(),
+  links: LinksSchema,
+};
+
+export const ProcessSchema = z
+  .object({
+    ...summaryFields,
+    prompt: z.string(),
+    result: z.string().nullable(),
+    structuredResult: z.unknown().nullable(),
+  })
+  .meta({ id: 'Process', description: 'One run of Claude. Every field is always there, null when empty' });
+
+export type Process = z.output<typeof ProcessSchema>;
+
+export const ProcessSummarySchema = z
+  .object({ ...summaryFields, promptPreview: z.string().meta({ description: 'At most 200 characters' }) })
+  .meta({ id: 'ProcessSummary' });
+
+export type ProcessSummary = z.output<typeof ProcessSummarySchema>;
+
+export const ProcessPageSchema = z
+  .object({ items: z.array(ProcessSummarySchema), nextCursor: z.string().nullable() })
+  .meta({ id: 'ProcessPage' });
+
+export type ProcessPage = z.output<typeof ProcessPageSchema>;

@@ -1,0 +1,184 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { v7 as uuid } from 'uuid';
+import { SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
+import type { Caller } from '../platform/access/caller.js';
+import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { AppError } from '../platform/errors/app-error.js';
+import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
+import { Lifecycle } from '../platform/health/lifecycle.js';
+import { withSignals } from '../platform/http/with-signals.js';
+import { ProcessChannel } from './process-channel.js';
+import type { ProcessEvent, ProcessEventPage } from './process-events.schemas.js';
+import { ProcessFollower } from './process-follower.js';
+import { ProcessLogRepository } from './process-log.repository.js';
+import type { EventsQuery, ListProcessesQuery } from './process-queries.schemas.js';
+import { toProcess, toSummary } from './process-view.js';
+import { ProcessesQueue } from './processes.queue.js';
+import { ProcessesRepository } from './processes.repository.js';
+import { type ExecuteRequest, isEnded, type Process, type ProcessPage } from './processes.schemas.js';
+
+const PREVIEW_CHARACTERS = 200;
+
+export interface Wait {
+  /** How long the caller would wait; null for as long as the server lets it. */
+  waitMs: number | null;
+  clientGone: AbortSignal;
+}
+
+/** Submits, finds, cancels and reads processes, for those they belong to. */
+@Injectable()
+export class ProcessesService {
+  constructor(
+    @Inject(CONFIG) private readonly config: ServerConfig,
+    private readonly lifecycle: Lifecycle,
+    private readonly processes: ProcessesRepository,
+    private readonly log: ProcessLogRepository,
+    private readonly queue: ProcessesQueue,
+    private readonly channel: ProcessChannel,
+    private readonly follower: ProcessFollower,
+  ) {}
+
+  /** Resolves once the process is durable. */
+  async submit(caller: Caller, request: ExecuteRequest): Promise<Process> {
+    const { prompt, metadata, ...rest } = request;
+    requireOfferedTools(request);
+    const { row, queuePosition } = await this.processes.create({
+      id: uuid(),
+      userId: caller.userId,
+      sessionId: uuid(),
+      prompt,
+      promptPreview: previewOf(prompt),
+      request: rest,
+      metadata,
+      demo: this.config.demo,
+    });
+    void this.queue.dispatch(row);
+    return toProcess(row, queuePosition);
+  }
+
+  /** @throws AppError `process_not_found`, also for what is another's */
+  async find(caller: Caller, id: string): Promise<Process> {
+    const row = await this.processes.findOwned(ownerFor(caller), id);
+    if (!row) throw new AppError('process_not_found', `There is no process ${id}.`);
+    const position = row.status === 'pending' ? (await this.processes.queuePositions([id])).get(id) : null;
+    return toProcess(row, position ?? null);
+  }
+
+  /** The process, whose log must have come to the seq that the caller means to go on from. @throws AppError `cursor_invalid` */
+  async findAt(caller: Caller, id: string, after = 0): Promise<Process> {
+    const process = await this.find(caller, id);
+    if (after > process.lastSeq)
+      throw new AppError('cursor_invalid', `The log has come to ${process.lastSeq}, not to ${after}.`);
+    return process;
+  }
+
+  async list(caller: Caller, query: ListProcessesQuery): Promise<ProcessPage> {
+    if (query.userId !== undefined && !caller.isAdministrator)
+      throw new AppError('forbidden', 'Only administrators list the processes of others.');
+    const { limit, cursor, createdAfter, createdBefore, status, metadata } = query;
+    const filter = {
+      userId: query.userId ?? caller.userId,
+      status,
+      metadata,
+      createdAfter: createdAfter === undefined ? undefined : new Date(createdAfter),
+      createdBefore: createdBefore === undefined ? undefined : new Date(createdBefore),
+    };
+    const rows = await this.processes.list(
+      filter,
+      cursor === undefined ? null : decodeCursor(cursor),
+      limit + 1,
+    );
+    const positions = await this.queuePositions(
+      rows.filter((row) => row.status === 'pending').map(({ id }) => id),
+    );
+    return toPage(rows, limit, (row) => toSummary(row, positions.get(row.id) ?? null));
+  }
+
+  /** Cancels what waits at once; asks the worker of what runs. What has ended stays as it is. */
+  async cancel(caller: Caller, id: string): Promise<Process> {
+    const process = await this.find(caller, id);
+    if (isEnded(process)) return process;
+    const events = await this.log.cancelPending(id);
+    if (events) this.channel.publishEvents(id, events);
+    else if (await this.processes.requestCancel(id)) this.channel.publishCancel(id);
+    return this.find(caller, id);
+  }
+
+  /** A page of the log. */
+  async readEvents(
+    caller: Caller,
+    id: string,
+    { after, limit, include }: EventsQuery,
+  ): Promise<ProcessEventPage> {
+    const process = await this.findAt(caller, id, after);
+    const events = await this.log.read(id, after, limit);
+    const last = events.at(-1)?.seq ?? after;
+    const isAtEnd = isEnded(process) && last >= process.lastSeq;
+    return {
+      items: include === 'raw' ? events : events.map(withoutLine),
+      nextCursor: isAtEnd ? null : last,
+      lastSeq: Math.max(process.lastSeq, last),
+    };
+  }
+
+  /** The log after a seq, first what is there and then live, to the terminal event or until the signal aborts. */
+  async follow(
+    caller: Caller,
+    id: string,
+    { after, include }: { after: number; include?: 'raw' | undefined },
+    signal: AbortSignal,
+  ): Promise<AsyncGenerator<ProcessEvent, void, undefined>> {
+    await this.findAt(caller, id, after);
+    const events = this.follower.follow(id, after, signal);
+    return include === 'raw' ? events : withoutLines(events);
+  }
+
+  /** The process once it has ended; as it is then, when the wait is over or nobody waits any longer. */
+  async waitForEnd(caller: Caller, process: Process, { waitMs, clientGone }: Wait): Promise<Process> {
+    if (isEnded(process)) return process;
+    const afterMs = Math.min(waitMs ?? Infinity, this.config.EXECUTE_MAX_WAIT_MS);
+    const ending = await withSignals(
+      { signals: [clientGone, this.lifecycle.drainSignal], afterMs },
+      (signal) => this.follower.untilEnd(process.id, process.lastSeq, signal),
+    );
+    return ending?.process ?? this.find(caller, process.id);
+  }
+
+  async findWaiting(caller: Caller, id: string, wait: Wait): Promise<Process> {
+    const process = await this.find(caller, id);
+    return wait.waitMs === 0 ? process : this.waitForEnd(caller, process, wait);
+  }
+
+  /** The places in the queue of those of these that wait. */
+  queuePositions(ids: string[]): Promise<Map<string, number>> {
+    return this.processes.queuePositions(ids);
+  }
+}
+
+/** Whose processes the caller may see: null for everybody's. */
+const ownerFor = (caller: Caller) => (caller.isAdministrator ? null : caller.userId);
+
+function requireOfferedTools({ tools = [], allowedTools = [], disallowedTools = [] }: ExecuteRequest): void {
+  for (const [field, names] of Object.entries({ tools, allowedTools, disallowedTools })) {
+    const index = names.findIndex((name) => !(SUPPORTED_TOOLS as readonly string[]).includes(name));
+    if (index < 0) continue;
+    const detail = `this server offers ${SUPPORTED_TOOLS.join(', ')}`;
+    const errors = [{ pointer: `/${field}/${index}`, code: 'tool_not_allowed', detail }];
+    throw new AppError('tool_not_allowed', `There is no tool ${names[index] ?? ''}: ${detail}.`, { errors });
+  }
+}
+
+// Whole characters: a cut pair of surrogates is no text.
+const previewOf = (prompt: string) =>
+  Array.from(prompt.slice(0, 2 * PREVIEW_CHARACTERS))
+    .slice(0, PREVIEW_CHARACTERS)
+    .join('')
+    .toWellFormed();
+
+/** Without its line a raw event still takes its place: the numbers that a reader sees have no gap. */
+const withoutLine = (event: ProcessEvent): ProcessEvent =>
+  event.type === 'raw' ? { ...event, line: null } : event;
+
+async function* withoutLines(events: AsyncGenerator<ProcessEvent, void, undefined>) {
+  for await (const event of events) yield withoutLine(event);
+}

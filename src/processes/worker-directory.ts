@@ -1,0 +1,50 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import { REDIS } from '../platform/redis/redis.module.js';
+
+const KEY = 'claude-runner:workers';
+export const ANNOUNCE_INTERVAL_MS = 5_000;
+/** A worker that has not announced itself for so long is not there. */
+const ABSENT_MS = 3 * ANNOUNCE_INTERVAL_MS;
+
+const WorkerStatusSchema = z.object({
+  id: z.string(),
+  /** Milliseconds since 1970. */
+  at: z.number(),
+  slots: z.int(),
+  busySlots: z.int(),
+  demo: z.boolean(),
+  engine: z.object({
+    isAvailable: z.boolean(),
+    version: z.string().nullable(),
+    path: z.string().nullable(),
+    containment: z.string(),
+    detail: z.string().nullable(),
+  }),
+});
+
+export type WorkerStatus = z.output<typeof WorkerStatusSchema>;
+
+/** Which workers there are, as they announce it themselves in Redis. For people to look at: nothing is decided by it. */
+@Injectable()
+export class WorkerDirectory {
+  constructor(@Inject(REDIS) private readonly redis: Redis) {}
+
+  async announce(status: WorkerStatus): Promise<void> {
+    await this.redis.hset(KEY, status.id, JSON.stringify(status));
+  }
+
+  async leave(id: string): Promise<void> {
+    await this.redis.hdel(KEY, id);
+  }
+
+  async list(): Promise<WorkerStatus[]> {
+    const announced = Object.values(await this.redis.hgetall(KEY)).map((json) =>
+      WorkerStatusSchema.parse(JSON.parse(json)),
+    );
+    const isAbsent = ({ at }: WorkerStatus) => at < Date.now() - ABSENT_MS;
+    await Promise.all(announced.filter(isAbsent).map(({ id }) => this.leave(id)));
+    return announced.filter((status) => !isAbsent(status));
+  }
+}

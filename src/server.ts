@@ -1,0 +1,96 @@
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import helmet from '@fastify/helmet';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { Logger } from 'nestjs-pino';
+import { AppModule } from './app.module.js';
+import { Authenticator } from './auth/authenticator.js';
+import { FirstStart } from './auth/first-start.js';
+import { serveOpenApi } from './openapi.js';
+import type { ServerConfig } from './platform/config/config.js';
+import { Lifecycle } from './platform/health/lifecycle.js';
+import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
+import { applyMigrations } from './platform/prisma/migrations.js';
+import { SocketAdapter } from './platform/sockets/socket.adapter.js';
+import { ProcessDrain } from './processes/process-drain.js';
+
+const MIGRATIONS = join(fileURLToPath(new URL('.', import.meta.url)), '../../prisma/migrations');
+
+export interface RunningServer {
+  /** Where it listens. */
+  readonly url: string;
+  /** Null on a server that does not serve the API. */
+  readonly administratorEmail: string | null;
+  /** Lets what runs end, for `SHUTDOWN_GRACE_MS` at most, and stops. */
+  close(): Promise<void>;
+  /** During `close`: do not wait any longer for what runs. */
+  hurry(): void;
+}
+
+/** Migrates, if it may, and serves in the role that the configuration says. */
+export async function startServer(config: ServerConfig): Promise<RunningServer> {
+  if (config.MIGRATE_ON_START) await applyMigrations(config.DATABASE_URL, MIGRATIONS);
+  const app = await NestFactory.create<NestFastifyApplication>(
+    AppModule.for(config),
+    new FastifyAdapter(fastifyOptions(config)),
+    {
+      logger: ['error', 'warn', 'fatal'],
+      abortOnError: false,
+    },
+  );
+  try {
+    await app.register(helmet, helmetOptions);
+    const sockets = new SocketAdapter(app, socketAuthentication(app));
+    app.useWebSocketAdapter(sockets);
+    if (config.servesApi) serveOpenApi(app);
+    await app.init();
+    app.useLogger(app.get(Logger));
+    await app.listen(config.PORT, config.HOST);
+    return running(app, config, sockets);
+  } catch (error) {
+    await app.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+function running(app: NestFastifyApplication, config: ServerConfig, sockets: SocketAdapter): RunningServer {
+  const lifecycle = app.get(Lifecycle);
+  let closing: Promise<void> | null = null;
+  return {
+    url: urlOf(app, config),
+    administratorEmail: config.servesApi ? app.get(FirstStart, { strict: false }).administratorEmail : null,
+    hurry: () => lifecycle.hurry(),
+    close: () => (closing ??= shutDown(app, config, sockets)),
+  };
+}
+
+/** Readiness and submits say no, streams and waits are told to come again, what runs may end; then everything closes. */
+async function shutDown(
+  app: NestFastifyApplication,
+  config: ServerConfig,
+  sockets: SocketAdapter,
+): Promise<void> {
+  const lifecycle = app.get(Lifecycle);
+  lifecycle.drain();
+  sockets.disconnectAll();
+  const grace = setTimeout(() => lifecycle.hurry(), config.SHUTDOWN_GRACE_MS);
+  if (config.runsProcesses) await app.get(ProcessDrain, { strict: false }).drain(lifecycle.hurrySignal);
+  clearTimeout(grace);
+  await app.close();
+}
+
+function socketAuthentication(app: NestFastifyApplication) {
+  const authenticator = app.get(Authenticator, { strict: false });
+  const lifecycle = app.get(Lifecycle);
+  return (token: string) => {
+    lifecycle.requireOpen();
+    return authenticator.authenticate({ authorization: `Bearer ${token}` });
+  };
+}
+
+function urlOf(app: NestFastifyApplication, { HOST }: ServerConfig): string {
+  const address = app.getHttpServer().address();
+  const port = typeof address === 'object' && address ? address.port : 0;
+  return `http://${HOST.includes(':') ? `[${HOST}]` : HOST}:${port}`;
+}
