@@ -1,14 +1,19 @@
 import 'reflect-metadata';
-import { ConfigError, environmentOfProcess, readConfig, requireStores } from './platform/config/config.js';
-import { serveUntilSignalled } from './serve.js';
+import { explainStartFailure } from './explain-start-failure.js';
+import { environmentOfProcess, readConfig, requireStores } from './platform/config/config.js';
+import { serve } from './serve.js';
+import { StopSignals } from './stop-signals.js';
 
-// The one entry of an image: installs, builds and embeds nothing.
+// What an image runs (`npm run start:prod`): installs, builds and embeds nothing.
 try {
-  await serveUntilSignalled(requireStores(readConfig(environmentOfProcess())), {
-    onReady: ({ url }) => console.log(`Claude Runner listens on ${url}`),
+  const stop = new StopSignals();
+  const config = requireStores(readConfig(environmentOfProcess()));
+  await serve(config, stop, {
+    onReady: ({ url }) =>
+      console.log(`Claude Runner listens on ${url}${config.demo ? ', in DEMO MODE' : ''}`),
   });
 } catch (error) {
-  console.error(error instanceof ConfigError ? error.message : error);
+  console.error(explainStartFailure(error));
   process.exitCode = 1;
 }
 process.exit();

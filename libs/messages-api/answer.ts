@@ -138,7 +138,7 @@ function errorTypeOf(status: number): ErrorType {
   return ERROR_TYPES[status] ?? (status < 500 ? 'invalid_request_error' : 'api_error');
 }
 
-/** Where the Claude CLI reads the words of an error and not only its status, these are the API's. */
+/** As the API words them. */
 const ERROR_MESSAGES: Readonly<Partial<Record<ErrorType, string>>> = {
   authentication_error: 'invalid x-api-key',
   api_error: 'Internal server error',

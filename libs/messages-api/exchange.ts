@@ -8,7 +8,7 @@ import type { RequestLog } from './request-log.js';
 import type { Script } from './script.js';
 
 /** What an exchange needs to know of the server that it belongs to. */
-export interface Desk {
+interface Desk {
   readonly log: RequestLog;
   readonly script: Script;
   /** The only key that is accepted; undefined accepts all. */

@@ -13,7 +13,7 @@ export interface Envelope {
 }
 
 /** One step of streaming a message: something to send, a pause, or the end of the connection. */
-export type Step =
+type Step =
   | { kind: 'event'; event: RawMessageStreamEvent | PingEvent | ErrorEvent }
   | { kind: 'wait'; ms: number }
   | { kind: 'cut' };

@@ -20,7 +20,7 @@ export type Question = { readonly body: unknown } & (
 export type Purpose = Question['purpose'];
 
 /** A body that has been read; null if it is larger than the API takes. */
-export type RequestBytes = Buffer | null;
+type RequestBytes = Buffer | null;
 
 const MOST_BODY_BYTES = 32 * 1024 * 1024;
 

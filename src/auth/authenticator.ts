@@ -84,7 +84,7 @@ export class Authenticator {
 
 function bearerOf({ authorization, 'x-api-key': key }: Credentials): string | null {
   if (typeof key === 'string') return key;
-  return (typeof authorization === 'string' && BEARER.exec(authorization)?.[1]) || null;
+  return typeof authorization === 'string' ? (BEARER.exec(authorization)?.[1] ?? null) : null;
 }
 
 type Middleware = (

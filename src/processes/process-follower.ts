@@ -34,9 +34,10 @@ export class ProcessFollower implements OnApplicationShutdown {
   ): AsyncGenerator<ProcessEvent, void, undefined> {
     const followed = this.join(processId);
     try {
+      const isOver = () => signal.aborted;
       let seq = after;
       let isCaughtUp = false;
-      while (!signal.aborted) {
+      while (!isOver()) {
         let events = followed.recentAfter(seq);
         if (!events && isCaughtUp && !followed.hasMoreThan(seq)) {
           await followed.newsAfter(seq, signal);
@@ -47,10 +48,9 @@ export class ProcessFollower implements OnApplicationShutdown {
           isCaughtUp = events.length < PAGE_SIZE;
         }
         for (const event of events) {
-          if (signal.aborted) return;
           yield event;
           seq = event.seq;
-          if (isTerminal(event)) return;
+          if (isTerminal(event) || isOver()) return;
         }
       }
     } finally {

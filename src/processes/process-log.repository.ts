@@ -228,5 +228,9 @@ async function finish(
   return (written as unknown as EventRow[]).sort((a, b) => a.seq - b.seq).map(toEvent);
 }
 
-const toEvent = ({ processId, seq, createdAt, payload }: EventRow) =>
-  ({ processId, seq, createdAt: createdAt.toISOString(), ...payload });
+const toEvent = ({ processId, seq, createdAt, payload }: EventRow) => ({
+  processId,
+  seq,
+  createdAt: createdAt.toISOString(),
+  ...payload,
+});

@@ -66,7 +66,7 @@ export class ProcessStatisticsRepository {
         SELECT count(*)::int AS depth, ${ageMs('min(created_at)')} AS "oldestAgeMs"
         FROM processes WHERE ${mine} AND NOT demo AND status = 'pending'`,
     ]);
-    return toStatistics(rows[0]!, queue[0] ?? { depth: 0, oldestAgeMs: null });
+    return toStatistics(onlyRow(rows), queue[0] ?? { depth: 0, oldestAgeMs: null });
   }
 }
 
@@ -93,6 +93,11 @@ function toStatistics(row: StatisticsRow, queue: ProcessStatistics['queue']): Pr
     usage: { inputTokens, outputTokens, cacheReadInputTokens, cacheCreationInputTokens },
     costUsd,
   };
+}
+
+function onlyRow<Row>([row]: Row[]): Row {
+  if (row === undefined) throw new Error('An aggregate without a row.');
+  return row;
 }
 
 const rounded = (value: number | null | undefined) => (typeof value === 'number' ? Math.round(value) : null);

@@ -24,7 +24,7 @@ export class ProcessWorker implements OnApplicationBootstrap {
   private readonly logger = new Logger(ProcessWorker.name);
   private readonly live = new Map<string, LiveRun>();
   private heartbeat: NodeJS.Timeout | null = null;
-  private isDraining = false;
+  private drainRequested = false;
 
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
@@ -46,19 +46,19 @@ export class ProcessWorker implements OnApplicationBootstrap {
 
   /** Claims the process whose turn it is and runs it to its end. Does nothing where none waits. */
   async runNext(): Promise<void> {
-    if (this.isDraining) return;
+    if (this.isDraining()) return;
     const claimed = await this.processes.claim(this.id, LEASE_MS);
     if (!claimed) return;
     const controller = new AbortController();
     const ended = this.runner.run(claimed, controller);
     this.live.set(claimed.id, { fence: claimed.fence, controller, ended });
-    if (this.isDraining) this.abort(claimed.id, 'shutdown');
+    if (this.isDraining()) this.abort(claimed.id, 'shutdown');
     await ended.finally(() => this.live.delete(claimed.id));
   }
 
   /** Claims no more, and waits for what runs until the signal aborts; then ends it. Resolves when nothing is left. */
   async drain(signal: AbortSignal): Promise<void> {
-    this.isDraining = true;
+    this.drainRequested = true;
     const abortAll = () => {
       for (const id of this.live.keys()) this.abort(id, 'shutdown');
     };
@@ -67,6 +67,10 @@ export class ProcessWorker implements OnApplicationBootstrap {
     await Promise.allSettled([...this.live.values()].map(({ ended }) => ended));
     signal.removeEventListener('abort', abortAll);
     if (this.heartbeat) clearInterval(this.heartbeat);
+  }
+
+  private isDraining(): boolean {
+    return this.drainRequested;
   }
 
   private abort(processId: string, kind: RunAbortKind): void {

@@ -112,12 +112,10 @@ export type Usage = z.output<typeof UsageSchema>;
 
 export const ProcessErrorSchema = z
   .object({
-    code: z
-      .string()
-      .meta({
-        description:
-          'timeout, stalled, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
-      }),
+    code: z.string().meta({
+      description:
+        'timeout, stalled, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
+    }),
     detail: z.string(),
     retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),
     retryAfterMs: z.int().nullable(),

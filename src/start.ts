@@ -1,0 +1,85 @@
+import 'reflect-metadata';
+import { join } from 'node:path';
+import {
+  type EmbeddedService,
+  lockDirectory,
+  startEmbeddedPostgres,
+  startEmbeddedRedis,
+} from '../libs/embedded-services/index.js';
+import { API_KEY_FILE, PASSWORD_FILE } from './auth/first-start.js';
+import { explainStartFailure } from './explain-start-failure.js';
+import { type Config, environmentOfProcess, readConfig, requireStores } from './platform/config/config.js';
+import { serve } from './serve.js';
+import type { RunningServer } from './server.js';
+import { StopSignals } from './stop-signals.js';
+
+const say = (line: string) => console.log(`▸ ${line}`);
+
+/** What `npm start` runs once everything is built: brings the stores that nobody named, then serves. */
+async function start(): Promise<void> {
+  const stop = new StopSignals();
+  const config = readConfig(environmentOfProcess());
+  const lock = await lockDirectory(config.DATA_DIR);
+  const services: EmbeddedService[] = [];
+  try {
+    const urls = await bringStores(config, services);
+    if (stop.wasGiven) return;
+    say('Starting the server');
+    await serve(requireStores({ ...config, ...urls }), stop, {
+      onReady: (server) => console.log(welcome(config, server)),
+      onStopping: () => say('Stopping: what runs may end (Ctrl-C again: at once)'),
+    });
+  } finally {
+    for (const service of services.reverse()) await service.stop();
+    await lock.release();
+    say('Stopped');
+  }
+}
+
+async function bringStores(config: Config, services: EmbeddedService[]) {
+  const { DATA_DIR, DATABASE_URL, REDIS_URL } = config;
+  const brought = async (starting: Promise<EmbeddedService>) => {
+    const service = await starting;
+    services.push(service);
+    return service.url;
+  };
+  const [database, redis] = await Promise.allSettled([
+    DATABASE_URL ??
+      brought(startEmbeddedPostgres({ directory: join(DATA_DIR, 'postgres'), onProgress: say })),
+    REDIS_URL ?? brought(startEmbeddedRedis({ directory: join(DATA_DIR, 'redis'), onProgress: say })),
+  ]);
+  if (database.status === 'rejected') throw database.reason;
+  if (redis.status === 'rejected') throw redis.reason;
+  return { DATABASE_URL: database.value, REDIS_URL: redis.value };
+}
+
+function welcome(config: Config, { url, administratorEmail }: RunningServer): string {
+  const base = config.PUBLIC_URL ?? url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
+  const keyFile = join(config.DATA_DIR, API_KEY_FILE);
+  const password =
+    config.ADMIN_PASSWORD === undefined
+      ? `password in ${join(config.DATA_DIR, PASSWORD_FILE)}`
+      : 'ADMIN_PASSWORD';
+  const demo =
+    '\n  DEMO MODE: there is no ANTHROPIC_API_KEY. The Claude CLI is the real one, its answers are scripted.\n';
+  return `
+  Claude Runner   ${base}
+  Swagger UI      ${base}/docs
+  API key         ${keyFile}   (may execute and read)
+  Administrator   ${administratorEmail ?? '–'}, ${password}
+${config.demo ? demo : ''}
+  Try it:
+  curl -s ${base}/api/v1/claude/execute -H "Authorization: Bearer $(cat ${quoted(keyFile)})" -H 'Content-Type: application/json' -d '{"prompt":"Say hello"}'
+`;
+}
+
+const quoted = (path: string) =>
+  /^[\w/.-]+$/.test(path) ? path : `'${path.replaceAll("'", String.raw`'\''`)}'`;
+
+try {
+  await start();
+} catch (error) {
+  console.error(explainStartFailure(error));
+  process.exitCode = 1;
+}
+process.exit();
