@@ -1,5 +1,3 @@
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import helmet from '@fastify/helmet';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
@@ -11,11 +9,9 @@ import { serveOpenApi } from './openapi.js';
 import type { ServerConfig } from './platform/config/config.js';
 import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
-import { applyMigrations } from './platform/prisma/migrations.js';
+import { applyMigrations, findMigrations } from './platform/prisma/migrations.js';
 import { SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { ProcessDrain } from './processes/process-drain.js';
-
-const MIGRATIONS = join(fileURLToPath(new URL('.', import.meta.url)), '../../prisma/migrations');
 
 export interface RunningServer {
   /** Where it listens. */
@@ -30,7 +26,7 @@ export interface RunningServer {
 
 /** Migrates, if it may, and serves in the role that the configuration says. */
 export async function startServer(config: ServerConfig): Promise<RunningServer> {
-  if (config.MIGRATE_ON_START) await applyMigrations(config.DATABASE_URL, MIGRATIONS);
+  if (config.MIGRATE_ON_START) await applyMigrations(config.DATABASE_URL, findMigrations());
   const app = await NestFactory.create<NestFastifyApplication>(
     AppModule.for(config),
     new FastifyAdapter(fastifyOptions(config)),

@@ -22,7 +22,7 @@ async function start(): Promise<void> {
   const lock = await lockDirectory(config.DATA_DIR);
   const services: EmbeddedService[] = [];
   try {
-    const urls = await bringStores(config, services);
+    const urls = await bringStores(config, services, stop);
     if (stop.wasGiven) return;
     say('Starting the server');
     await serve(requireStores({ ...config, ...urls }), stop, {
@@ -36,7 +36,7 @@ async function start(): Promise<void> {
   }
 }
 
-async function bringStores(config: Config, services: EmbeddedService[]) {
+async function bringStores(config: Config, services: EmbeddedService[], stop: StopSignals) {
   const { DATA_DIR, DATABASE_URL, REDIS_URL } = config;
   const brought = async (starting: Promise<EmbeddedService>) => {
     const service = await starting;
@@ -45,8 +45,22 @@ async function bringStores(config: Config, services: EmbeddedService[]) {
   };
   const [database, redis] = await Promise.allSettled([
     DATABASE_URL ??
-      brought(startEmbeddedPostgres({ directory: join(DATA_DIR, 'postgres'), onProgress: say })),
-    REDIS_URL ?? brought(startEmbeddedRedis({ directory: join(DATA_DIR, 'redis'), onProgress: say })),
+      brought(
+        startEmbeddedPostgres({
+          directory: join(DATA_DIR, 'postgres'),
+          onProgress: say,
+          signal: stop.signal,
+        }),
+      ),
+    REDIS_URL ??
+      brought(
+        startEmbeddedRedis({
+          directory: join(DATA_DIR, 'redis'),
+          searchPath: process.env['PATH'],
+          onProgress: say,
+          signal: stop.signal,
+        }),
+      ),
   ]);
   if (database.status === 'rejected') throw database.reason;
   if (redis.status === 'rejected') throw redis.reason;

@@ -5,6 +5,7 @@ const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 export class StopSignals {
   /** Resolves at the first signal. */
   readonly first: Promise<void>;
+  private readonly controller = new AbortController();
   private count = 0;
   private onSecond: (() => void) | null = null;
 
@@ -13,11 +14,16 @@ export class StopSignals {
       for (const name of SIGNALS) {
         process.on(name, () => {
           this.count += 1;
+          this.controller.abort();
           resolve();
           if (this.count > 1) this.onSecond?.();
         });
       }
     });
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal;
   }
 
   get wasGiven(): boolean {

@@ -29,7 +29,10 @@ export function cliEnvironment(
 ): Record<string, string> {
   const { config, temporary } = launch.folders;
   return defined({
-    PATH: '/usr/local/bin:/usr/bin:/bin',
+    // Nothing is found in it: the CLI would run `git` in the workspace, on whatever configuration lies there, and send what it
+    // says of a repository further up.
+    PATH: '/nonexistent',
+    CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS: '1',
     LANG: 'C.UTF-8',
     HOME: config,
     CLAUDE_CONFIG_DIR: config,
@@ -38,7 +41,6 @@ export function cliEnvironment(
     ANTHROPIC_BASE_URL: anthropic.baseUrl,
     ANTHROPIC_API_KEY: anthropic.apiKey,
     HTTPS_PROXY: network.httpsProxy,
-    HTTP_PROXY: network.httpsProxy,
     NO_PROXY: network.noProxy,
     NODE_EXTRA_CA_CERTS: network.extraCaCerts,
     CLAUDE_CODE_MAX_RETRIES: apiMaxRetries?.toString(),

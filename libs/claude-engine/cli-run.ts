@@ -49,6 +49,7 @@ export class CliRun {
   private launch: Launch | null = null;
   private result: Ending | null = null;
   private hasEnded = false;
+  private breakage: string | null = null;
   private performance: Promise<void> | null = null;
 
   constructor(
@@ -172,13 +173,13 @@ export class CliRun {
         return;
       }
       case 'death':
-        launch.tellDeath();
+        launch.tellDeath(this.breakage);
         this.finish(this.failed(this.orUnavailable('internal')));
         return launch.end();
     }
   }
 
-  /** Takes the CLI's lines until there are no more. How the stream breaks off is of no interest: the exit tells. */
+  /** Takes the CLI's lines until there are no more, or none can be read. */
   private async read(conversation: Query): Promise<void> {
     try {
       for await (const line of conversation) {
@@ -189,8 +190,8 @@ export class CliRun {
           else this.events.push(event);
         }
       }
-    } catch {
-      return;
+    } catch (error) {
+      this.breakage = String(error);
     }
   }
 

@@ -3,7 +3,15 @@ export type EngineNotice =
   | { kind: 'launched'; launchId: string; pid: number }
   | { kind: 'launch_failed'; launchId: string | null; reason: string }
   /** The CLI ended without a result, and nobody had told it to. */
-  | { kind: 'cli_died'; launchId: string; exitCode: number | null; signal: string | null; stderr: string }
+  | {
+      kind: 'cli_died';
+      launchId: string;
+      exitCode: number | null;
+      signal: string | null;
+      stderr: string;
+      /** How its stream broke off, where it did. */
+      reason: string | null;
+    }
   /** Processes of a launch outlived its CLI and were killed; `left` could not be within a second. */
   | { kind: 'remains_killed'; launchId: string; killed: number[]; left: number[] }
   | { kind: 'cleanup_failed'; launchId: string | null; reason: string }

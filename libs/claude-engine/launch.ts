@@ -71,10 +71,10 @@ export class Launch {
   }
 
   /** What there is to say about a CLI that ended on its own. */
-  tellDeath(): void {
+  tellDeath(reason: string | null): void {
     const { exitCode = null, signalCode: signal = null } = this.child ?? {};
     const stderr = this.stderr?.read() ?? '';
-    this.options.onNotice({ kind: 'cli_died', launchId: this.id, exitCode, signal, stderr });
+    this.options.onNotice({ kind: 'cli_died', launchId: this.id, exitCode, signal, stderr, reason });
   }
 
   /**

@@ -40,6 +40,7 @@ export async function askRedis(server: { port: number; password: string }): Prom
     if (message.startsWith('LOADING')) return { kind: 'busy' };
     return name === 'ReplyError' ? { kind: 'refused', reason: message } : { kind: 'silent' };
   } finally {
-    client.disconnect();
+    // of a connection that has ended already, ioredis would wait for the end again
+    if (client.status !== 'end') client.disconnect();
   }
 }

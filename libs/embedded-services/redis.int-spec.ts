@@ -22,7 +22,7 @@ async function command(url: string, ...words: [string, ...string[]]): Promise<un
   } catch (error) {
     throw refusal ?? error;
   } finally {
-    client.disconnect();
+    if (client.status !== 'end') client.disconnect();
   }
 }
 

@@ -33,7 +33,7 @@ export class Authenticator {
   /** @throws AppError `unauthenticated` */
   async authenticate(headers: Credentials): Promise<Caller> {
     const caller = await new Promise<Caller | false | null | undefined>((resolve, reject) => {
-      const done = (error: unknown, found?: Caller | false | null) => {
+      const done = (error: Error | null, found?: Caller | false | null) => {
         if (error) reject(error);
         else resolve(found);
       };

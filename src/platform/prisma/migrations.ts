@@ -1,6 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 
 // The advisory lock that Prisma Migrate takes: https://www.prisma.io/docs/orm/prisma-migrate/workflows/development-and-production#advisory-locking
@@ -49,6 +51,15 @@ export async function applyMigrations(databaseUrl: string, directory: string): P
     return pending;
   } finally {
     await client.end(); // ends the session, and the lock with it
+  }
+}
+
+/** The folder of this installation's migrations, whether it runs as it was written or as it was built. */
+export function findMigrations(): string {
+  for (let directory = dirname(fileURLToPath(import.meta.url)); ; directory = dirname(directory)) {
+    const found = join(directory, 'prisma/migrations');
+    if (existsSync(found)) return found;
+    if (directory === dirname(directory)) throw new MigrationError('There is no folder prisma/migrations.');
   }
 }
 

@@ -1,0 +1,4 @@
+export default async function stopServices() {
+  await globalThis.stopTestServices?.();
+  globalThis.stopTestServices = undefined;
+}

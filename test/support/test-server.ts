@@ -1,0 +1,65 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type MessagesApi, startMessagesApi } from '../../libs/messages-api/index.js';
+import { readConfig, requireStores } from '../../src/platform/config/config.js';
+import { type RunningServer, startServer } from '../../src/server.js';
+import { ApiClient } from './api-client.js';
+import { createStores, type TestStores } from './stores.js';
+
+export interface TestServer {
+  url: string;
+  /** With the key of the first start, which may execute and read. */
+  client: ApiClient;
+  /** Signed in as the administrator. */
+  administrator: ApiClient;
+  /** What the CLI talks to. */
+  messages: MessagesApi;
+  stores: TestStores;
+  dataDirectory: string;
+  server: RunningServer;
+  stop: () => Promise<void>;
+}
+
+export const ADMIN_PASSWORD = 'a password for tests';
+
+/** A whole server in this process: real stores, real queue, real sockets and the real CLI, which talks to a scripted API. */
+export async function startTestServer(environment: NodeJS.ProcessEnv = {}): Promise<TestServer> {
+  const stores = await createStores();
+  const messages = await startMessagesApi();
+  const dataDirectory = await mkdtemp(join(tmpdir(), 'claude-runner-test-'));
+  const config = requireStores(
+    readConfig({
+      NODE_ENV: 'test',
+      PORT: '0',
+      LOG_LEVEL: 'silent',
+      DATA_DIR: dataDirectory,
+      DATABASE_URL: stores.databaseUrl,
+      REDIS_URL: stores.redisUrl,
+      ADMIN_PASSWORD,
+      ANTHROPIC_API_KEY: 'sk-ant-test',
+      ANTHROPIC_BASE_URL: messages.url,
+      SHUTDOWN_GRACE_MS: '1',
+      ...environment,
+    }),
+  );
+  const server = await startServer(config);
+  const key = (await readFile(join(dataDirectory, 'api-key'), 'utf8')).trim();
+  const administrator = await ApiClient.login(server.url, config.ADMIN_EMAIL, ADMIN_PASSWORD);
+  return {
+    url: server.url,
+    client: new ApiClient(server.url, key),
+    administrator,
+    messages,
+    stores,
+    dataDirectory,
+    server,
+    stop: async () => {
+      server.hurry();
+      await server.close();
+      await messages.close();
+      await stores.drop();
+      await rm(dataDirectory, { recursive: true, force: true });
+    },
+  };
+}
