@@ -56,7 +56,7 @@ async function bringStores(config: Config, services: EmbeddedService[], stop: St
       brought(
         startEmbeddedRedis({
           directory: join(DATA_DIR, 'redis'),
-          searchPath: process.env['PATH'],
+          searchPath: process.env.PATH,
           onProgress: say,
           signal: stop.signal,
         }),

@@ -28,8 +28,8 @@ export interface RunSettings extends EnvironmentOptions {
   onNotice: (notice: EngineNotice) => void;
 }
 
-/** Why a run is ended before its result. `abandoned`: nobody reads it any more. */
-type StopCause = RunAbortKind | 'stalled' | 'abandoned';
+/** Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key. */
+type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused';
 
 /** A CLI that has answered may take this long to leave. */
 const EXIT_GRACE_MS = 3000;
@@ -187,6 +187,9 @@ export class CliRun {
         this.watchdog?.saw(events);
         for (const event of events) {
           if (event.type === 'ended') this.seeResult(event.ending);
+          // The CLI would go on trying for minutes with a key that was refused.
+          else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
+            this.stop('refused');
           else this.events.push(event);
         }
       }
@@ -216,6 +219,8 @@ export class CliRun {
         return { kind: 'failed', error: engineError('timeout'), ...outcome };
       case 'stalled':
         return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
+      case 'refused':
+        return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
       case 'shutdown': {
         const detail = 'The server that ran this was shut down.';
         return { kind: 'failed', error: engineError('engine_unavailable', { detail }), ...outcome };

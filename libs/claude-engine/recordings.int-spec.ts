@@ -9,7 +9,7 @@ import { EngineBench } from './test-support.js';
 
 /**
  * Asks the real CLI everything in recordings/ again, and compares what it means with what was recorded. With RECORD=1 it
- * records anew; read the difference before you keep it.
+ * records anew; format that with Prettier, and read the difference before you keep it.
  */
 const RECORDINGS = join(__dirname, 'recordings');
 const isRecording = process.env.RECORD === '1';

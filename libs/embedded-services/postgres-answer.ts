@@ -10,7 +10,7 @@ const ServerFactsSchema = z.object({
   isDurable: z.boolean(),
   maxConnections: z.int(),
 });
-export type PostgresFacts = z.infer<typeof ServerFactsSchema>;
+type PostgresFacts = z.infer<typeof ServerFactsSchema>;
 
 export type PostgresAnswer =
   | { kind: 'ready'; facts: PostgresFacts }

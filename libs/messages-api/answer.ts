@@ -22,7 +22,7 @@ export type AnswerBlock =
   | { kind: 'tool_use'; id: string; name: string; input: Readonly<Record<string, unknown>> };
 
 /** Where an answer breaks off: after that many deltas, counted over all its blocks, or at its end if it has fewer. */
-export type Break =
+type Break =
   | { kind: 'cut'; afterDeltas: number }
   | { kind: 'error'; afterDeltas: number; type: ErrorType; message: string };
 

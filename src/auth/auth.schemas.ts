@@ -48,7 +48,7 @@ const apiKeyFields = {
   revokedAt: timestamp.nullable(),
 };
 
-export const ApiKeySchema = z.object(apiKeyFields).meta({ id: 'ApiKey' });
+const ApiKeySchema = z.object(apiKeyFields).meta({ id: 'ApiKey' });
 
 export type ApiKey = z.output<typeof ApiKeySchema>;
 

@@ -1,5 +1,8 @@
 import { z } from 'zod';
+import { ProblemSchema } from '../platform/errors/errors.schemas.js';
+import { timestamp } from '../platform/http/common.schemas.js';
 import { SeqSchema } from '../processes/process-queries.schemas.js';
+import { ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
 
 const processId = z.uuid();
 
@@ -14,6 +17,25 @@ export type StatusMessage = z.output<typeof StatusMessageSchema>;
 
 export const ProcessMessageSchema = z.strictObject({ processId }).meta({ id: 'ProcessMessage' });
 export type ProcessMessage = z.output<typeof ProcessMessageSchema>;
+
+const ended = { processId, seq: z.int(), process: ProcessSchema };
+
+export const QueuedNoticeSchema = z
+  .object({ processId, position: z.int(), estimatedStartAt: timestamp.nullable() })
+  .meta({ id: 'QueuedNotice' });
+
+export const CompleteNoticeSchema = z.object(ended).meta({ id: 'CompleteNotice' });
+
+export const ErrorNoticeSchema = z
+  .union([z.object({ ...ended, error: ProcessErrorSchema }), z.object({ error: ProblemSchema })])
+  .meta({ id: 'ErrorNotice' });
+
+export const AnswerSchema = z
+  .union([
+    z.object({ ok: z.literal(true), process: ProcessSchema }),
+    z.object({ ok: z.literal(false), error: ProblemSchema }),
+  ])
+  .meta({ id: 'Answer' });
 
 const PartSchema = z.enum(['ok', 'down']);
 

@@ -1,14 +1,12 @@
 import type { Ending, EngineEvent, EngineRequest } from '../../libs/claude-engine/index.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import type { Outcome, RunFacts } from './process-log.repository.js';
-import { type ExecuteRequest, ExecuteRequestSchema } from './processes.schemas.js';
+import { ExecuteRequestSchema } from './processes.schemas.js';
 
 /** Everything that an engine says but its end. */
 export type EngineProgress = Exclude<EngineEvent, { type: 'ended' }>;
 
-/** What the columns of a process keep of its request. */
-export type StoredRequest = Omit<ExecuteRequest, 'prompt' | 'metadata'>;
-
+/** What a process keeps of its request beside the columns. */
 const StoredRequestSchema = ExecuteRequestSchema.omit({ prompt: true, metadata: true });
 
 export function toEngineRequest(

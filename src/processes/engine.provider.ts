@@ -1,8 +1,10 @@
 import { join } from 'node:path';
-import type { Provider } from '@nestjs/common';
+import { Logger, type Provider } from '@nestjs/common';
 import { CliEngine } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { DemoApi } from './demo-api.js';
+
+const logger = new Logger('ClaudeEngine');
 
 /** Injects the `ClaudeEngine`. */
 export const ENGINE = Symbol('ClaudeEngine');
@@ -21,6 +23,11 @@ export const engineProvider: Provider = {
       },
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
+      apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
+      onNotice: ({ kind, ...fields }) => {
+        if (kind === 'launched') logger.debug({ ...fields }, kind);
+        else logger.warn({ ...fields }, kind);
+      },
     }),
 };
 

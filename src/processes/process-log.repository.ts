@@ -28,7 +28,7 @@ export interface Appended {
   cancelRequested: boolean;
 }
 
-export type EndingStatus = 'completed' | 'failed' | 'cancelled';
+type EndingStatus = 'completed' | 'failed' | 'cancelled';
 
 export interface Outcome {
   status: EndingStatus;

@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 
-export interface Percentiles {
+interface Percentiles {
   p50: number | null;
   p95: number | null;
   p99: number | null;

@@ -56,6 +56,7 @@ export class ProcessesController {
     id: 'getProcess',
     summary: 'The process; with Prefer: wait=N, once it has ended or N seconds are over',
     answers: { 200: { description: 'The process', schema: ProcessSchema, headers: ['Process-Status'] } },
+    headers: { Prefer: 'wait=N: wait up to N seconds for the end' },
     errors: ['process_not_found'],
   })
   find(
@@ -127,6 +128,7 @@ export class ProcessesController {
     answers: {
       200: { description: 'The events', schema: ProcessEventSchema, mediaType: 'text/event-stream' },
     },
+    headers: { 'Last-Event-ID': 'The seq after which to go on' },
     errors: ['process_not_found', 'cursor_invalid'],
   })
   stream(

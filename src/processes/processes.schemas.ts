@@ -124,7 +124,7 @@ export const ProcessErrorSchema = z
 
 export type ProcessError = z.output<typeof ProcessErrorSchema>;
 
-export const StopReasonSchema = z
+const StopReasonSchema = z
   .enum(['end_turn', 'max_tokens', 'max_turns', 'refusal', 'interrupted', 'run_budget_reached'])
   .meta({ id: 'StopReason' });
 
@@ -173,13 +173,13 @@ export const ProcessSchema = z
     ...summaryFields,
     prompt: z.string(),
     result: z.string().nullable(),
-    structuredResult: z.unknown().nullable(),
+    structuredResult: z.unknown(),
   })
   .meta({ id: 'Process', description: 'One run of Claude. Every field is always there, null when empty' });
 
 export type Process = z.output<typeof ProcessSchema>;
 
-export const ProcessSummarySchema = z
+const ProcessSummarySchema = z
   .object({ ...summaryFields, promptPreview: z.string().meta({ description: 'At most 200 characters' }) })
   .meta({ id: 'ProcessSummary' });
 

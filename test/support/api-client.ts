@@ -48,7 +48,8 @@ export class ApiClient {
   }
 
   fetch(path: string, init: RequestInit = {}): Promise<Response> {
-    const authorization = this.token === null ? {} : { Authorization: `Bearer ${this.token}` };
+    const authorization: Record<string, string> =
+      this.token === null ? {} : { Authorization: `Bearer ${this.token}` };
     return fetch(this.url + path, {
       ...init,
       headers: { ...authorization, ...(init.headers as Record<string, string>) },

@@ -39,6 +39,7 @@ export async function startTestServer(environment: NodeJS.ProcessEnv = {}): Prom
       ADMIN_PASSWORD,
       ANTHROPIC_API_KEY: 'sk-ant-test',
       ANTHROPIC_BASE_URL: messages.url,
+      CLAUDE_API_MAX_RETRIES: '1',
       SHUTDOWN_GRACE_MS: '1',
       ...environment,
     }),

@@ -65,6 +65,12 @@ export const EnvironmentSchema = z.object({
 
   CLAUDE_CLI_PATH: z.string().optional(),
   CLAUDE_DEFAULT_MODEL: z.string().optional(),
+  CLAUDE_API_MAX_RETRIES: z.coerce
+    .number('must be a number')
+    .int('must be whole')
+    .min(0)
+    .max(100)
+    .default(10),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
   WORKER_CONCURRENCY: z.coerce.number('must be a number').int('must be whole').min(1).max(256).default(2),

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-export const ErrorIssueSchema = z
+const ErrorIssueSchema = z
   .object({
     pointer: z
       .string()

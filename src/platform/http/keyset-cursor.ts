@@ -9,7 +9,7 @@ export interface KeysetPosition {
 
 const PositionSchema = z.tuple([z.iso.datetime(), z.uuid()]);
 
-export const encodeCursor = ({ createdAt, id }: KeysetPosition): string =>
+const encodeCursor = ({ createdAt, id }: KeysetPosition): string =>
   Buffer.from(JSON.stringify([createdAt.toISOString(), id])).toString('base64url');
 
 /** @throws AppError `cursor_invalid` */

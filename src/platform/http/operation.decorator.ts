@@ -1,5 +1,5 @@
 import { applyDecorators, HttpCode } from '@nestjs/common';
-import { ApiBearerAuth, ApiExtension, ApiOperation, ApiResponse } from '@nestjs/swagger';
+import { ApiHeader, ApiOperation, ApiResponse } from '@nestjs/swagger';
 import type { z } from 'zod';
 import { ERROR_CATALOGUE, type ErrorCode } from '../errors/error-catalogue.js';
 
@@ -14,8 +14,14 @@ interface OperationOptions {
     { description: string; schema?: z.ZodType; mediaType?: string; headers?: string[] }
   >;
   errors?: ErrorCode[];
+  /** What each header that the route reads means. */
+  headers?: Record<string, string>;
   isPublic?: boolean;
 }
+
+const CALLERS = [{ bearer: [] }];
+// Credentials are not asked for, and checked where they come.
+const ANYONE = [{}, ...CALLERS];
 
 const ERRORS_OF_EVERY_ROUTE: ErrorCode[] = [
   'bad_request',
@@ -33,15 +39,23 @@ export function Operation({
   description,
   answers,
   errors = [],
+  headers = {},
   isPublic = false,
 }: OperationOptions) {
   const [status = 200] = Object.keys(answers).map(Number);
   return applyDecorators(
     HttpCode(status),
-    ApiOperation({ operationId: id, summary, description: description ?? summary }),
+    ApiOperation({
+      operationId: id,
+      summary,
+      description: description ?? summary,
+      security: isPublic ? ANYONE : CALLERS,
+    }),
     ...Object.entries(answers).map(([code, answer]) => ApiResponse(toResponse(Number(code), answer))),
     ...problems([...ERRORS_OF_EVERY_ROUTE, ...(isPublic ? [] : ERRORS_OF_CLOSED_ROUTES), ...errors]),
-    ...(isPublic ? [ApiExtension('x-public', true)] : [ApiBearerAuth()]),
+    ...Object.entries(headers).map(([name, text]) =>
+      ApiHeader({ name, description: text, required: false, schema: { type: 'string' } }),
+    ),
   );
 }
 
