@@ -8,12 +8,32 @@ prepare();
 
 const CHECKS = [
   ['Format', () => runShown(bin('prettier'), ['--check', '--log-level=warn', '.'])],
-  ['Lint', () => runShown(bin('eslint'), ['.', '--max-warnings=0', '--cache', '--cache-location=node_modules/.cache/eslint/'])],
+  [
+    'Lint',
+    () =>
+      runShown(bin('eslint'), [
+        '.',
+        '--max-warnings=0',
+        '--cache',
+        '--cache-location=node_modules/.cache/eslint/',
+      ]),
+  ],
   ['Types', () => runShown(bin('tsc'), ['--noEmit'])],
-  ['Directions', () => runShown(bin('depcruise'), ['src', 'libs', '--config', '.dependency-cruiser.mjs', '--output-type=err'])],
+  [
+    'Directions',
+    () =>
+      runShown(bin('depcruise'), ['src', 'libs', '--config', '.dependency-cruiser.mjs', '--output-type=err']),
+  ],
   ['Unused code', () => runShown(bin('knip'), ['--no-progress', '--no-config-hints'])],
   ['Prisma schema', () => runShown(bin('prisma'), ['validate'], { PRISMA_HIDE_UPDATE_MESSAGE: '1' })],
-  ['API documents lint', () => runShown(bin('redocly'), ['lint', '--format=stylish'], { REDOCLY_TELEMETRY: 'off', REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true' })],
+  [
+    'API documents lint',
+    () =>
+      runShown(bin('redocly'), ['lint', '--format=stylish'], {
+        REDOCLY_TELEMETRY: 'off',
+        REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true',
+      }),
+  ],
   ['API documents are what the code says', apiDocumentsAreCurrent],
 ];
 
@@ -34,7 +54,8 @@ function apiDocumentsAreCurrent() {
     const differs = ['openapi.json', 'asyncapi.yaml'].filter(
       (name) => readFileSync(join(directory, name), 'utf8') !== readFileSync(join(root, name), 'utf8'),
     );
-    for (const name of differs) console.log(`${name} is not what the code says: run npm run openapi and commit it.`);
+    for (const name of differs)
+      console.log(`${name} is not what the code says: run npm run openapi and commit it.`);
     return differs.length;
   } finally {
     rmSync(directory, { recursive: true, force: true });

@@ -17,20 +17,7 @@ export function prepare({ build = true } = {}) {
   requireNode();
   const unlock = lock();
   try {
-    step(
-      'Installing packages (npm ci)',
-      path('node_modules/.claude-runner-lock'),
-      [path('package-lock.json')],
-      () =>
-        run('npm', [
-          'ci',
-          '--ignore-scripts',
-          '--include=dev',
-          '--include=optional',
-          '--loglevel=error',
-          '--no-progress',
-        ]),
-    );
+    if (!isInstalled()) timed('Installing packages (npm ci)', install);
     const sources = [path('package-lock.json'), path('prisma/schema.prisma')];
     step('Generating the Prisma client', path('src/generated/.stamp'), sources, () =>
       run(bin('prisma'), ['generate']),
@@ -75,15 +62,43 @@ function requireNode() {
   fail(`Claude Runner needs Node 20.19, 22.12 or 24 and newer; this is ${process.version}.`);
 }
 
+/** Whether every package is there in the version that the lock file names; npm keeps its own list of what it installed. */
+function isInstalled() {
+  const list = path('node_modules/.package-lock.json');
+  if (!existsSync(list)) return false;
+  const { packages: installed } = JSON.parse(readFileSync(list, 'utf8'));
+  const { packages: wanted } = JSON.parse(readFileSync(path('package-lock.json'), 'utf8'));
+  return Object.entries(wanted).every(
+    // What is optional may be another platform's.
+    ([name, { version, optional }]) =>
+      name === '' || (optional && !installed[name]) || installed[name]?.version === version,
+  );
+}
+
+function install() {
+  const flags = [
+    '--ignore-scripts',
+    '--include=dev',
+    '--include=optional',
+    '--loglevel=error',
+    '--no-progress',
+  ];
+  run('npm', ['ci', ...flags]);
+}
+
 /** Does something when what it is made from has changed since. */
 function step(what, stamp, inputs, act) {
   const digest = digestOf(inputs);
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return;
+  timed(what, act);
+  mkdirSync(dirname(stamp), { recursive: true });
+  writeFileSync(stamp, digest);
+}
+
+function timed(what, act) {
   const start = Date.now();
   console.log(`▸ ${what}`);
   act();
-  mkdirSync(dirname(stamp), { recursive: true });
-  writeFileSync(stamp, digest);
   console.log(`  done in ${((Date.now() - start) / 1000).toFixed(1)} s`);
 }
 
