@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
@@ -25,6 +26,13 @@ export interface ProcessFilter {
   createdBefore?: Date | undefined;
   metadata?: Record<string, string> | undefined;
 }
+
+const LOCKED_RETRY_MS = 5;
+const MAX_CLAIM_TRIES = 200;
+
+/** What may run: it waits, and nothing else of its session runs. */
+const ELIGIBLE = Prisma.sql`candidate.status = 'pending' AND NOT EXISTS (
+  SELECT 1 FROM processes other WHERE other.session_id = candidate.session_id AND other.status = 'running')`;
 
 /** Owns `processes`, and `sessions` as far as a run makes one. Its log is `ProcessLogRepository`'s. */
 @Injectable()
@@ -90,18 +98,18 @@ export class ProcessesRepository {
     return new Map(rows.map(({ id, position }) => [id, position]));
   }
 
-  /** Gives the oldest process that may run to a worker, if there is one. */
+  /**
+   * Gives the oldest process that may run to a worker, if there is one. `SKIP LOCKED` also skips a row that is locked for
+   * something else than a claim (its dispatch is being noted, say); to leave then would lose the wake-up that led here.
+   */
   async claim(owner: string, leaseMs: number): Promise<ProcessRow | null> {
-    const claimed = await this.prisma.$queryRaw<{ id: string }[]>`
-      UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, lease_until = ${leaseEnd(leaseMs)}
-      WHERE id = (
-        SELECT candidate.id FROM processes candidate
-        WHERE candidate.status = 'pending'
-          AND NOT EXISTS (SELECT 1 FROM processes other WHERE other.session_id = candidate.session_id AND other.status = 'running')
-        ORDER BY candidate.fair_rank LIMIT 1 FOR UPDATE SKIP LOCKED
-      ) RETURNING id`;
-    const id = claimed[0]?.id;
-    return id === undefined ? null : this.prisma.process.findUnique({ where: { id } });
+    for (let tries = 0; tries < MAX_CLAIM_TRIES; tries += 1) {
+      const id = await this.claimUnlocked(owner, leaseMs);
+      if (id !== null) return this.prisma.process.findUnique({ where: { id } });
+      if (!(await this.hasEligible())) return null;
+      await sleep(LOCKED_RETRY_MS);
+    }
+    return null;
   }
 
   /** Prolongs the leases of a worker. What is not in the answer is no longer its own. */
@@ -144,6 +152,22 @@ export class ProcessesRepository {
       WHERE status = 'pending'
         AND coalesce(dispatched_at + ${redispatchMs} * interval '1 ms', created_at + ${graceMs} * interval '1 ms') < now()
       ORDER BY fair_rank LIMIT ${limit}`;
+  }
+
+  private async claimUnlocked(owner: string, leaseMs: number): Promise<string | null> {
+    const claimed = await this.prisma.$queryRaw<{ id: string }[]>`
+      UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, lease_until = ${leaseEnd(leaseMs)}
+      WHERE id = (
+        SELECT candidate.id FROM processes candidate WHERE ${ELIGIBLE}
+        ORDER BY candidate.fair_rank LIMIT 1 FOR UPDATE SKIP LOCKED
+      ) RETURNING id`;
+    return claimed[0]?.id ?? null;
+  }
+
+  private async hasEligible(): Promise<boolean> {
+    const rows = await this.prisma.$queryRaw<unknown[]>`
+      SELECT 1 FROM processes candidate WHERE ${ELIGIBLE} LIMIT 1`;
+    return rows.length > 0;
   }
 }
 

@@ -28,7 +28,8 @@ interface RunLogOptions {
 export class RunLog {
   private waiting: NewProcessEvent[] = [];
   private facts: RunFacts = {};
-  private halfPair: { key: string; half: string } | null = null;
+  /** The end of the last delta: the first half of a surrogate pair, which waits for the other. */
+  private halfPair: Delta | null = null;
   private writing: Promise<void> | null = null;
   private lost: RunLost | null = null;
   private lastSeq: number;
@@ -121,20 +122,14 @@ export class RunLog {
   }
 
   private enqueue(event: NewProcessEvent): void {
-    if (event.type !== 'text' && event.type !== 'thinking') {
-      this.halfPair = null;
+    const isDelta = event.type === 'text' || event.type === 'thinking';
+    const isContinued = isDelta && this.halfPair !== null && isSameMessage(event, this.halfPair);
+    const firstHalf = isContinued ? this.halfPair?.text : this.releaseHalfPair();
+    if (!isDelta) {
       this.waiting.push(event);
       return;
     }
-    // A surrogate pair may be cut between two deltas: its first half waits for the other.
-    const key = `${event.type} ${event.messageId}`;
-    const { whole, half } = splitHalfPair(
-      (this.halfPair?.key === key ? this.halfPair.half : '') + event.text,
-    );
-    this.halfPair = half === '' ? null : { key, half };
-    if (whole === '') return;
-    const last = this.waiting.at(-1);
-    if (last?.type === event.type && last.messageId === event.messageId) last.text += whole;
-    else this.waiting.push({ ...event, text: whole });
+    const { whole, half } = splitHalfPair((firstHalf ?? '') + event.text);
+    this.halfPair = half === '' ? null : { ...event, text: half };
+    if (whole !== '') this.enqueueDelta({ ...event, text: whole });
   }
-}

@@ -4,6 +4,7 @@ import { v7 as uuid } from 'uuid';
 import type { ServerConfig } from '../config/config.js';
 import { MAX_BODY_BYTES } from './limits.js';
 
+const REQUEST_TIMEOUT_MS = 60_000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
@@ -15,6 +16,10 @@ export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
       const given = headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : uuid();
     },
+    // A request must have arrived by then; its answer may take longer.
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    // A HEAD of an event stream would read the stream to its end for nobody.
+    exposeHeadRoutes: false,
     // What still hangs on after the drain must not keep the server from ending.
     forceCloseConnections: true,
   }) as const;

@@ -11,6 +11,8 @@ const CONNECT_TIMEOUT_MS = 5_000;
 export class PrismaService extends PrismaClient implements OnApplicationShutdown {
   constructor(@Inject(CONFIG) config: ServerConfig) {
     super({
+      // The long form quotes the arguments, prompts among them, and ends up in the log.
+      errorFormat: 'minimal',
       adapter: new PrismaPg({
         connectionString: config.DATABASE_URL,
         max: POOL_SIZE,
