@@ -56,7 +56,7 @@ export default {
       name: 'direction-prisma-in-repositories',
       comment: '5. Only repositories see Prisma.',
       severity: 'error',
-      from: { path: '^src/', pathNot: ['\\.repository\\.ts$', '^src/platform/(prisma|health)/', '^src/generated/', '/process-view\\.ts$'] },
+      from: { path: '^src/', pathNot: ['\\.repository(\\.int-spec)?\\.ts$', '^src/platform/(prisma|health)/', '^src/generated/', '/process-view\\.ts$'] },
       to: { path: '^src/(generated/prisma|platform/prisma/prisma\\.service)' },
     },
     {

@@ -27,7 +27,7 @@ const statuses = z
   .union([ProcessStatusSchema, z.array(ProcessStatusSchema)])
   .transform((given) => [given].flat());
 
-const METADATA_FILTER = /^metadata\[([\w.-]{1,64})\]$/;
+const METADATA_FILTER = /^metadata\[((?!__proto__\])[\w.-]{1,64})\]$/;
 
 /** `metadata[key]=value` arrives under that very name, and becomes an entry of `metadata`. */
 export const ListProcessesQuerySchema = z.preprocess(

@@ -128,7 +128,8 @@ export class ProcessesService {
     { after, include }: { after: number; include?: 'raw' | undefined },
     signal: AbortSignal,
   ): Promise<AsyncGenerator<ProcessEvent, void, undefined>> {
-    await this.findAt(caller, id, after);
+    const process = await this.findAt(caller, id, after);
+    if (isEnded(process) && after === process.lastSeq) return nothing();
     const events = this.follower.follow(id, after, signal);
     return include === 'raw' ? events : withoutLines(events);
   }
@@ -178,6 +179,10 @@ const previewOf = (prompt: string) =>
 /** Without its line a raw event still takes its place: the numbers that a reader sees have no gap. */
 const withoutLine = (event: ProcessEvent): ProcessEvent =>
   event.type === 'raw' ? { ...event, line: null } : event;
+
+async function* nothing(): AsyncGenerator<never, void, undefined> {
+  // The log has ended, and its reader has it all.
+}
 
 async function* withoutLines(events: AsyncGenerator<ProcessEvent, void, undefined>) {
   for await (const event of events) yield withoutLine(event);

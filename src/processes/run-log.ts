@@ -13,6 +13,8 @@ export class RunLost extends Error {
   override readonly name = 'RunLost';
 }
 
+type Delta = Extract<NewProcessEvent, { type: 'text' | 'thinking' }>;
+
 interface RunLogOptions {
   run: Run & { lastSeq: number };
   log: ProcessLogRepository;
@@ -56,6 +58,7 @@ export class RunLog {
   async end(outcome: Outcome): Promise<void> {
     await this.writing;
     if (this.lost) throw this.lost;
+    this.releaseHalfPair();
     const events = this.take();
     const { log, run, onCommitted } = this.options;
     const committed = await this.insist(
@@ -122,14 +125,29 @@ export class RunLog {
   }
 
   private enqueue(event: NewProcessEvent): void {
-    const isDelta = event.type === 'text' || event.type === 'thinking';
-    const isContinued = isDelta && this.halfPair !== null && isSameMessage(event, this.halfPair);
-    const firstHalf = isContinued ? this.halfPair?.text : this.releaseHalfPair();
-    if (!isDelta) {
+    if (event.type !== 'text' && event.type !== 'thinking') {
+      this.releaseHalfPair();
       this.waiting.push(event);
       return;
     }
-    const { whole, half } = splitHalfPair((firstHalf ?? '') + event.text);
+    if (this.halfPair && !isSameMessage(event, this.halfPair)) this.releaseHalfPair();
+    const { whole, half } = splitHalfPair((this.halfPair?.text ?? '') + event.text);
     this.halfPair = half === '' ? null : { ...event, text: half };
     if (whole !== '') this.enqueueDelta({ ...event, text: whole });
   }
+
+  /** The other half does not come any more. */
+  private releaseHalfPair(): void {
+    if (this.halfPair) this.enqueueDelta(this.halfPair);
+    this.halfPair = null;
+  }
+
+  private enqueueDelta(delta: Delta): void {
+    const last = this.waiting.at(-1);
+    if (last && isSameMessage(last, delta)) last.text += delta.text;
+    else this.waiting.push(delta);
+  }
+}
+
+const isSameMessage = (event: NewProcessEvent, { type, messageId }: Delta): event is Delta =>
+  event.type === type && event.messageId === messageId;

@@ -1,14 +1,5 @@
 // Runs before every test file: a test sees the environment that it sets up itself, not the machine's.
+const SETTINGS = /^(PORT|HOST|DATA_DIR|ROLE|(DATABASE|REDIS|PUBLIC)_URL(_FILE)?|(ADMIN|ANTHROPIC|CLAUDE)_.+)$/;
+
+process.env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !SETTINGS.test(name)));
 process.env.NODE_ENV = 'test';
-for (const name of [
-  'PORT',
-  'HOST',
-  'DATA_DIR',
-  'DATABASE_URL',
-  'REDIS_URL',
-  'ROLE',
-  'ANTHROPIC_API_KEY',
-  'ANTHROPIC_BASE_URL',
-]) {
-  delete process.env[name];
-}

@@ -19,7 +19,7 @@ export async function createStores(): Promise<TestStores> {
   // Each Jest worker has a number of its own, and Redis 16 databases.
   const redisUrl = withPath(
     required('TEST_REDIS_URL'),
-    String(Number(process.env['JEST_WORKER_ID'] ?? '1') % 16),
+    String(Number(process.env.JEST_WORKER_ID ?? '1') % 16),
   );
   const redis = new Redis(redisUrl);
   await redis.flushdb();

@@ -1,37 +1,78 @@
 import { Injectable, StandardSchemaValidationPipe } from '@nestjs/common';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { AppError } from './app-error.js';
 import type { ErrorIssue } from './errors.schemas.js';
 
 const MAX_ISSUES = 20;
+const MAX_DEPTH = 64;
 
 /** Checks bodies, parameters, queries and socket messages against the zod schema that the handler names. */
 @Injectable()
 export class ValidationPipe extends StandardSchemaValidationPipe {
-  constructor() {
-    super({ exceptionFactory: (issues) => toValidationError(issues as readonly z.core.$ZodIssue[]) });
+  protected override async validate<T>(
+    value: unknown,
+    schema: StandardSchema,
+    options?: Record<string, unknown>,
+  ): Promise<{ value: T }> {
+    const result = await super.validate<T>(value, schema, options);
+    if (result.issues) throw toValidationError(result.issues as readonly z.core.$ZodIssue[], schema);
+    return result;
+  }
+
+  // Nest would take such keys out without a word.
+  protected override stripProtoKeys(value: unknown): void {
+    refuseOddShapes(value, []);
   }
 }
 
-/** A schema may give an issue another code of the catalogue: `ctx.addIssue({ params: { code: 'not_supported_yet' } })`. */
-function toValidationError(issues: readonly z.core.$ZodIssue[]): AppError {
-  const errors = issues.flatMap(toErrorIssues).slice(0, MAX_ISSUES);
+type StandardSchema = Parameters<StandardSchemaValidationPipe['validate']>[1];
+
+/** What no schema says: a record skips the key `__proto__`, and depth costs whoever walks the value. */
+function refuseOddShapes(value: unknown, path: readonly string[]): void {
+  if (typeof value !== 'object' || value === null) return;
+  if (path.length > MAX_DEPTH) {
+    const detail = `must not be nested more than ${MAX_DEPTH} deep`;
+    throw validationError([{ pointer: '', code: 'too_deep', detail }]);
+  }
+  if (Object.hasOwn(value, '__proto__')) throw validationError([unknownField([...path, '__proto__'])]);
+  for (const [key, inner] of Object.entries(value)) {
+    if (typeof inner === 'object') refuseOddShapes(inner, [...path, key]);
+  }
+}
+
+/**
+ * A schema may give an issue another code of the catalogue: `ctx.addIssue({ params: { code: 'not_supported_yet' } })`. The
+ * fields that it names in `.meta({ 'x-planned-fields': […] })` are unknown to it, and refused as not supported yet.
+ */
+function toValidationError(issues: readonly z.core.$ZodIssue[], schema: unknown): AppError {
+  const planned = z.globalRegistry.get(schema as z.core.$ZodType)?.['x-planned-fields'] ?? [];
+  return validationError(issues.flatMap((issue) => toErrorIssues(issue, planned as string[])));
+}
+
+function validationError(issues: ErrorIssue[]): AppError {
+  const errors = issues.slice(0, MAX_ISSUES);
   const detail = errors.map(({ pointer, detail: text }) => `${pointer || 'The value'}: ${text}`).join('; ');
   const unsupported = errors.length > 0 && errors.every(({ code }) => code === 'not_supported_yet');
   return new AppError(unsupported ? 'not_supported_yet' : 'validation_failed', detail, { errors });
 }
 
-function toErrorIssues(issue: z.core.$ZodIssue): ErrorIssue[] {
+function toErrorIssues(issue: z.core.$ZodIssue, planned: readonly string[]): ErrorIssue[] {
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => ({
-      pointer: pointerTo([...issue.path, key]),
-      code: 'unknown_field',
-      detail: 'there is no such field',
-    }));
+    return issue.keys.map((key) =>
+      issue.path.length === 0 && planned.includes(key)
+        ? { pointer: pointerTo([key]), code: 'not_supported_yet', detail: 'is not supported yet' }
+        : unknownField([...issue.path, key]),
+    );
   }
   const custom = issue.code === 'custom' ? (issue.params?.code as string | undefined) : undefined;
   return [{ pointer: pointerTo(issue.path), code: custom ?? issue.code, detail: issue.message }];
 }
+
+const unknownField = (path: readonly PropertyKey[]): ErrorIssue => ({
+  pointer: pointerTo(path),
+  code: 'unknown_field',
+  detail: 'there is no such field',
+});
 
 // RFC 6901
 const pointerTo = (path: readonly PropertyKey[]) =>
