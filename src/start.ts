@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import {
   type EmbeddedService,
   lockDirectory,
@@ -56,6 +56,8 @@ async function bringStores(config: Config, services: EmbeddedService[], stop: St
       brought(
         startEmbeddedRedis({
           directory: join(DATA_DIR, 'redis'),
+          // Beside the checkout, so that another data directory does not fetch it again.
+          cacheDirectory: resolve('.cache/distribution'),
           searchPath: process.env.PATH,
           onProgress: say,
           signal: stop.signal,

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { ScopeSchema } from '../platform/access/access.schemas.js';
-import { timestamp } from '../platform/http/common.schemas.js';
+import { moment, timestamp } from '../platform/http/common.schemas.js';
 
 export const LoginRequestSchema = z
   .strictObject({ email: z.email().max(254), password: z.string().min(1).max(128) })
@@ -31,7 +31,7 @@ export const CreateApiKeyRequestSchema = z
       .min(1)
       .max(ScopeSchema.options.length)
       .default(['claude:execute', 'claude:read']),
-    expiresAt: z.iso.datetime({ offset: true }).nullable().default(null),
+    expiresAt: moment.nullable().default(null),
   })
   .meta({ id: 'CreateApiKeyRequest' });
 

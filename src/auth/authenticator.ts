@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import passport from 'passport';
 import { Strategy as CustomStrategy } from 'passport-custom';
 import { ExtractJwt, Strategy as JwtStrategy } from 'passport-jwt';
+import { z } from 'zod';
 import { ScopeSchema } from '../platform/access/access.schemas.js';
 import type { Caller } from '../platform/access/caller.js';
 import { AppError } from '../platform/errors/app-error.js';
@@ -11,6 +12,7 @@ import { ApiKeysService } from './api-keys.service.js';
 
 const STRATEGIES = ['access-token', 'api-key'];
 const MS_PER_S = 1000;
+const ClaimsSchema = z.object({ sub: z.uuid(), exp: z.number() });
 const BEARER = /^Bearer +(\S+)$/i;
 
 export type Credentials = Record<string, string | string[] | undefined>;
@@ -58,8 +60,8 @@ export class Authenticator {
           );
         },
       },
-      ({ sub, exp }: { sub: string; exp: number }, done) => {
-        this.findByUser(sub, exp * MS_PER_S).then((caller) => done(null, caller ?? false), done);
+      (payload: unknown, done) => {
+        this.findByClaims(payload).then((caller) => done(null, caller ?? false), done);
       },
     );
   }
@@ -73,12 +75,13 @@ export class Authenticator {
   }
 
   /** Who signed in with a password may do whatever the account may. */
-  private async findByUser(userId: string, expiresAt: number): Promise<Caller | null> {
-    const account = await this.users.findActive(userId);
+  private async findByClaims(payload: unknown): Promise<Caller | null> {
+    const claims = ClaimsSchema.safeParse(payload).data;
+    const account = claims && (await this.users.findActive(claims.sub));
     if (!account) return null;
-    const { isAdministrator } = account;
+    const { id: userId, isAdministrator } = account;
     const scopes = ScopeSchema.options.filter((scope) => scope !== 'admin' || isAdministrator);
-    return { userId, isAdministrator, scopes: new Set(scopes), expiresAt };
+    return { userId, isAdministrator, scopes: new Set(scopes), expiresAt: claims.exp * MS_PER_S };
   }
 }
 

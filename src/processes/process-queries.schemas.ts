@@ -1,27 +1,26 @@
 import { z } from 'zod';
-import { PageQuerySchema } from '../platform/http/common.schemas.js';
-import { ProcessStatusSchema } from './processes.schemas.js';
+import { moment, PageQuerySchema } from '../platform/http/common.schemas.js';
+import { ProcessStatusSchema, text } from './processes.schemas.js';
+
+const MAX_SEQ = 2 ** 31 - 1;
 
 /** A place in a log: everything up to this seq has been seen. */
-export const SeqSchema = z.coerce
-  .number('must be a seq')
-  .int('must be whole')
-  .min(0)
-  .max(2 ** 31 - 1);
+export const SeqSchema = z.int('must be a seq').min(0).max(MAX_SEQ);
+
+/** The same, as text: in a query or a header. */
+export const SeqTextSchema = z.coerce.number('must be a seq').int('must be whole').min(0).max(MAX_SEQ);
 
 const include = z.enum(['raw']).optional();
 
 export const EventsQuerySchema = z.strictObject({
-  after: SeqSchema.default(0),
+  after: SeqTextSchema.default(0),
   limit: z.coerce.number().int().min(1).max(1000).default(100),
   include,
 });
 export type EventsQuery = z.output<typeof EventsQuerySchema>;
 
-export const StreamQuerySchema = z.strictObject({ after: SeqSchema.optional(), include });
+export const StreamQuerySchema = z.strictObject({ after: SeqTextSchema.optional(), include });
 export type StreamQuery = z.output<typeof StreamQuerySchema>;
-
-const moment = z.iso.datetime({ offset: true });
 
 const statuses = z
   .union([ProcessStatusSchema, z.array(ProcessStatusSchema)])
@@ -36,7 +35,7 @@ export const ListProcessesQuerySchema = z.preprocess(
     status: statuses.optional(),
     createdAfter: moment.optional(),
     createdBefore: moment.optional(),
-    metadata: z.record(z.string(), z.string()).optional(),
+    metadata: z.record(z.string(), text(512)).optional(),
     userId: z.uuid().optional(),
   }),
 );

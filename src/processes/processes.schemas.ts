@@ -7,7 +7,7 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 const encoder = new TextEncoder();
 
 /** Text that reaches the model as it was sent: what could not be kept is refused by name, never changed. */
-const text = (maxBytes: number) =>
+export const text = (maxBytes: number) =>
   z.string().superRefine((value, context) => {
     const refuse = (code: string, message: string) => {
       context.addIssue({ code: 'custom', message, params: { code }, continue: false });

@@ -101,4 +101,4 @@ function withSecretFiles(environment: NodeJS.ProcessEnv, problems: string[]): No
 }
 
 // The value is left out on purpose: it may be a secret.
-const describe = (issue: z.core.$ZodIssue) => `${issue.path.join('.')}: ${issue.message}`;
+const describe = ({ path, message }: z.core.$ZodIssue) => `${String(path[0])}: ${message}`;

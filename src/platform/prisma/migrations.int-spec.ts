@@ -1,0 +1,101 @@
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createStores, type TestStores } from '../../../test/support/stores.js';
+import { applyMigrations, findMigrations, MigrationError } from './migrations.js';
+
+/** Prisma's own CLI, with its schema engine from npm. */
+async function prisma(
+  databaseUrl: string,
+  ...args: string[]
+): Promise<{ code: number | null; output: string }> {
+  const child = spawn(resolve('node_modules/.bin/prisma'), args, {
+    env: {
+      PATH: process.env.PATH,
+      DATABASE_URL: databaseUrl,
+      PRISMA_SCHEMA_ENGINE_BINARY: resolve('scripts/schema-engine.mjs'),
+      PRISMA_HIDE_UPDATE_MESSAGE: '1',
+      CHECKPOINT_DISABLE: '1',
+    },
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  const code = await new Promise<number | null>((done) => child.once('close', done));
+  return { code, output };
+}
+
+/** Every column and index, but for those of Prisma's own table. */
+const catalogueOf = (stores: TestStores) =>
+  stores.query(`
+    SELECT table_name AS name, concat_ws(' ', column_name, data_type, udt_name, is_nullable, column_default) AS what
+    FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> '_prisma_migrations'
+    UNION ALL
+    SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> '_prisma_migrations'
+    ORDER BY 1, 2`);
+
+describe('applyMigrations', () => {
+  let stores: TestStores;
+
+  beforeEach(async () => {
+    stores = await createStores();
+  });
+  afterEach(() => stores.drop());
+
+  const withMigration = (sql: string) => {
+    const directory = mkdtempSync(join(tmpdir(), 'migrations-'));
+    cpSync(findMigrations(), directory, { recursive: true });
+    mkdirSync(join(directory, '99990101000000_another'));
+    writeFileSync(join(directory, '99990101000000_another/migration.sql'), sql);
+    return directory;
+  };
+
+  it('leaves what Prisma calls up to date', async () => {
+    await applyMigrations(stores.databaseUrl, findMigrations());
+    expect(await prisma(stores.databaseUrl, 'migrate', 'status')).toMatchObject({
+      code: 0,
+      output: expect.stringContaining('Database schema is up to date') as string,
+    });
+  });
+
+  it('makes the tables and indexes that schema.prisma describes, and no others', async () => {
+    await applyMigrations(stores.databaseUrl, findMigrations());
+    const described = await createStores();
+    const { output } = await prisma(
+      described.databaseUrl,
+      ...['migrate', 'diff', '--from-empty', '--to-schema', 'prisma/schema.prisma', '--script'],
+    );
+    await described.query(output.slice(output.indexOf('-- CreateSchema')));
+    expect(await catalogueOf(stores)).toEqual(await catalogueOf(described));
+    await described.drop();
+  });
+
+  it('goes on where Prisma stopped', async () => {
+    expect(await prisma(stores.databaseUrl, 'migrate', 'deploy')).toMatchObject({ code: 0 });
+    expect(await applyMigrations(stores.databaseUrl, findMigrations())).toEqual([]);
+  });
+
+  it('applies each once, though several servers start together', async () => {
+    const applied = await Promise.all(
+      Array.from({ length: 5 }, () => applyMigrations(stores.databaseUrl, findMigrations())),
+    );
+    expect(applied.filter((names) => names.length > 0)).toHaveLength(1);
+  });
+
+  it('leaves nothing of a migration that fails, and says so at this start and at the next', async () => {
+    const directory = withMigration('CREATE TABLE half (id int); SELECT no_such_function();');
+    await expect(applyMigrations(stores.databaseUrl, directory)).rejects.toThrow(
+      /99990101000000_another: .*no_such_function/,
+    );
+    await expect(applyMigrations(stores.databaseUrl, directory)).rejects.toThrow(/failed before/);
+    expect(await stores.query(`SELECT 1 FROM pg_tables WHERE tablename = 'half'`)).toEqual([]);
+  });
+
+  it('refuses a database whose migration was changed afterwards', async () => {
+    await applyMigrations(stores.databaseUrl, withMigration('SELECT 1'));
+    const changed = applyMigrations(stores.databaseUrl, withMigration('SELECT 2'));
+    await expect(changed).rejects.toThrow(MigrationError);
+    await expect(changed).rejects.toThrow(/was changed/);
+  });
+});
