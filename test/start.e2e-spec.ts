@@ -22,7 +22,9 @@ describe('npm start', () => {
   const storePids = () => ({
     postgres: Number(readFileSync(join(directory, 'postgres/data/postmaster.pid'), 'utf8').split('\n')[0]),
   });
-  const isAlive = (pid: number) => existsSync(`/proc/${pid}`);
+  // What an init that reaps nobody leaves behind of a process is not alive.
+  const isAlive = (pid: number) =>
+    existsSync(`/proc/${pid}/stat`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
 
   beforeAll(async () => {
     runner = start();
