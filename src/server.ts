@@ -9,7 +9,7 @@ import { serveOpenApi } from './openapi.js';
 import type { ServerConfig } from './platform/config/config.js';
 import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
-import { applyMigrations, findMigrations } from './platform/prisma/migrations.js';
+import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
 import { SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { ProcessDrain } from './processes/process-drain.js';
 
@@ -26,16 +26,19 @@ export interface RunningServer {
 
 /** Migrates, if it may, and serves in the role that the configuration says. */
 export async function startServer(config: ServerConfig): Promise<RunningServer> {
-  if (config.MIGRATE_ON_START) await applyMigrations(config.DATABASE_URL, findMigrations());
+  const migrate = config.MIGRATE_ON_START ? applyMigrations : requireMigrated;
+  await migrate(config.DATABASE_URL, findMigrations());
   const app = await NestFactory.create<NestFastifyApplication>(
     AppModule.for(config),
     new FastifyAdapter(fastifyOptions(config)),
     {
       logger: ['error', 'warn', 'fatal'],
       abortOnError: false,
+      bodyParser: false, // Nest would also read forms; Fastify reads JSON by itself
     },
   );
   try {
+    app.getHttpAdapter().getInstance().removeContentTypeParser('text/plain');
     await app.register(helmet, helmetOptions);
     const sockets = new SocketAdapter(app, socketAuthentication(app));
     app.useWebSocketAdapter(sockets);

@@ -74,6 +74,7 @@ export class ClaudeGateway {
     @MessageBody({ schema: ProcessMessageSchema }) { processId }: ProcessMessage,
     @Ack() acknowledge: Acknowledge,
   ): Promise<void> {
-    acknowledge?.({ ok: true, process: await this.processes.cancel(caller, processId) });
+    const process = await this.processes.cancel(caller, processId);
+    acknowledge?.({ ok: true, process });
   }
 }

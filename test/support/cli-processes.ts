@@ -5,16 +5,17 @@ const POLL_MS = 20;
 const PATIENCE_MS = 20_000;
 
 /**
- * The pids of the CLIs that run for a server, and of whatever they have started: their environment names its data directory.
- * Corpses have no environment any more.
+ * The pids of the CLIs that run processes for a server, and of whatever they have started: their home is the folder of a
+ * launch in its data directory. (The CLI that is asked for its version has another.) Corpses have no environment any more.
  */
 export async function cliProcessesOf(dataDirectory: string): Promise<number[]> {
+  const home = `HOME=${dataDirectory}/engine/launches/`;
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
   const isOurs = await Promise.all(
     pids.map(async (pid) => {
       // Gone by now, or another user's.
       const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
-      return environment.split('\0').some((variable) => variable.startsWith(`HOME=${dataDirectory}/`));
+      return environment.split('\0').some((variable) => variable.startsWith(home));
     }),
   );
   return pids.filter((_, index) => isOurs[index]);

@@ -4,29 +4,30 @@ import { problemOf } from './app-error.js';
 import { toAppError } from './to-app-error.js';
 
 const MS_PER_S = 1000;
+const logger = new Logger('ProblemFilter');
 
 /** Answers every error of an HTTP request as problem+json. */
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
-  private readonly logger = new Logger(ProblemFilter.name);
-
   catch(thrown: unknown, host: ArgumentsHost): void {
     const http = host.switchToHttp();
-    const request = http.getRequest<FastifyRequest>();
-    const reply = http.getResponse<FastifyReply>();
-    const error = toAppError(thrown);
-    const problem = problemOf(error, { instance: pathOf(request), requestId: request.id });
-    if (problem.status >= 500)
-      this.logger.error({ err: error.cause ?? error, requestId: request.id, code: error.code });
-    if (reply.sent || reply.raw.headersSent) {
-      reply.raw.destroy();
-      return;
-    }
-    if (problem.retryAfterMs !== null)
-      void reply.header('Retry-After', Math.ceil(problem.retryAfterMs / MS_PER_S));
-    if (problem.status === 401) void reply.header('WWW-Authenticate', 'Bearer');
-    void reply.status(problem.status).type('application/problem+json').send(problem);
+    sendProblem(thrown, http.getRequest<FastifyRequest>(), http.getResponse<FastifyReply>());
   }
+}
+
+export function sendProblem(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const error = toAppError(thrown);
+  const problem = problemOf(error, { instance: pathOf(request), requestId: request.id });
+  if (problem.status >= 500)
+    logger.error({ err: error.cause ?? error, requestId: request.id, code: error.code });
+  if (reply.sent || reply.raw.headersSent) {
+    reply.raw.destroy();
+    return;
+  }
+  if (problem.retryAfterMs !== null)
+    void reply.header('Retry-After', Math.ceil(problem.retryAfterMs / MS_PER_S));
+  if (problem.status === 401) void reply.header('WWW-Authenticate', 'Bearer');
+  void reply.status(problem.status).type('application/problem+json').send(problem);
 }
 
 // Without its query: that may hold what does not belong in an answer.

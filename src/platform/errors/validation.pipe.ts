@@ -9,6 +9,7 @@ const MAX_DEPTH = 64;
 /** Checks bodies, parameters, queries and socket messages against the zod schema that the handler names. */
 @Injectable()
 export class ValidationPipe extends StandardSchemaValidationPipe {
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the signature is that of Nest
   protected override async validate<T>(
     value: unknown,
     schema: StandardSchema,

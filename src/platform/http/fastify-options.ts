@@ -1,7 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { FastifyHelmetOptions } from '@fastify/helmet';
 import { v7 as uuid } from 'uuid';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ServerConfig } from '../config/config.js';
+import { sendProblem } from '../errors/problem.filter.js';
 import { MAX_BODY_BYTES } from './limits.js';
 
 const REQUEST_TIMEOUT_MS = 60_000;
@@ -23,6 +25,9 @@ export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
     requestTimeout: REQUEST_TIMEOUT_MS,
     // A HEAD of an event stream would read the stream to its end for nobody.
     exposeHeadRoutes: false,
+    // What Fastify refuses before it has found a route: a path that cannot be decoded.
+    frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) =>
+      sendProblem(error, request, reply),
     // What still hangs on after the drain must not keep the server from ending.
     forceCloseConnections: true,
   }) as const;

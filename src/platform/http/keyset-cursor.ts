@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { AppError } from '../errors/app-error.js';
+import { moment } from './common.schemas.js';
 
 /** Where a list that is ordered by (createdAt, id), newest first, goes on. */
 export interface KeysetPosition {
@@ -7,7 +8,7 @@ export interface KeysetPosition {
   id: string;
 }
 
-const PositionSchema = z.tuple([z.iso.datetime(), z.uuid()]);
+const PositionSchema = z.tuple([moment, z.uuid()]);
 
 const encodeCursor = ({ createdAt, id }: KeysetPosition): string =>
   Buffer.from(JSON.stringify([createdAt.toISOString(), id])).toString('base64url');

@@ -31,27 +31,49 @@ export class MigrationError extends Error {
  * @returns the names of those that it applied
  * @throws MigrationError
  */
-export async function applyMigrations(databaseUrl: string, directory: string): Promise<string[]> {
+export function applyMigrations(databaseUrl: string, directory: string): Promise<string[]> {
+  return withClient(databaseUrl, async (client) => {
+    await client.query('SELECT pg_advisory_lock($1)', [PRISMA_LOCK]); // until the session ends
+    await client.query(MIGRATIONS_TABLE);
+    const pending = await findPending(client, directory);
+    for (const migration of pending) await apply(client, migration);
+    return pending.map(({ name }) => name);
+  });
+}
+
+/** @throws MigrationError when a migration is pending, or has failed */
+export function requireMigrated(databaseUrl: string, directory: string): Promise<void> {
+  return withClient(databaseUrl, async (client) => {
+    const [{ exists } = { exists: null }] = (
+      await client.query<{ exists: string | null }>(`SELECT to_regclass('_prisma_migrations') AS exists`)
+    ).rows;
+    const pending = exists === null ? await readMigrations(directory) : await findPending(client, directory);
+    if (pending.length === 0) return;
+    const names = pending.map(({ name }) => name).join(', ');
+    throw new MigrationError(
+      `Pending migrations: ${names}. Run: prisma migrate deploy (MIGRATE_ON_START is false)`,
+    );
+  });
+}
+
+async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {
-    await client.query('SELECT pg_advisory_lock($1)', [PRISMA_LOCK]);
-    await client.query(MIGRATIONS_TABLE);
-    const applied = await appliedMigrations(client);
-    const pending: string[] = [];
-    for (const migration of await readMigrations(directory)) {
-      const checksum = applied.get(migration.name);
-      if (checksum === undefined) {
-        await apply(client, migration);
-        pending.push(migration.name);
-      } else if (checksum !== migration.checksum) {
-        throw new MigrationError(`Migration ${migration.name} was changed after it was applied.`);
-      }
-    }
-    return pending;
+    return await use(client);
   } finally {
-    await client.end(); // ends the session, and the lock with it
+    await client.end();
   }
+}
+
+async function findPending(client: pg.Client, directory: string): Promise<Migration[]> {
+  const applied = await appliedMigrations(client);
+  const migrations = await readMigrations(directory);
+  const changed = migrations.find(
+    ({ name, checksum }) => applied.has(name) && applied.get(name) !== checksum,
+  );
+  if (changed) throw new MigrationError(`Migration ${changed.name} was changed after it was applied.`);
+  return migrations.filter(({ name }) => !applied.has(name));
 }
 
 /** The folder of this installation's migrations, whether it runs as it was written or as it was built. */

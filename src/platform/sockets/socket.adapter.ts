@@ -1,4 +1,4 @@
-import type { INestApplicationContext } from '@nestjs/common';
+import { type INestApplicationContext, Logger } from '@nestjs/common';
 import { IoAdapter } from '@nestjs/platform-socket.io';
 import type { Server, ServerOptions, Socket } from 'socket.io';
 import type { WithCaller } from '../access/access.decorators.js';
@@ -12,6 +12,7 @@ export type AuthenticateSocket = (token: string) => Promise<Caller>;
 
 /** Socket.IO on the HTTP server. Nobody connects without valid credentials; the connection ends with them. */
 export class SocketAdapter extends IoAdapter {
+  private readonly log = new Logger(SocketAdapter.name);
   private server: Server | null = null;
 
   constructor(
@@ -31,7 +32,7 @@ export class SocketAdapter extends IoAdapter {
     server.use((socket, next) => {
       this.admit(socket).then(
         () => next(),
-        (thrown: unknown) => next(refusal(thrown)),
+        (thrown: unknown) => next(this.refusal(socket, thrown)),
       );
     });
     return server;
@@ -50,6 +51,15 @@ export class SocketAdapter extends IoAdapter {
     (socket.data as WithCaller).caller = caller;
     if (caller.expiresAt !== null) disconnectAt(socket, caller.expiresAt);
   }
+
+  /** Socket.IO hands its `data` to the client's `connect_error`. */
+  private refusal(socket: Socket, thrown: unknown): Error {
+    const error = toAppError(thrown);
+    const problem = problemOf(error, { instance: 'connect', requestId: socket.id });
+    if (problem.status >= 500)
+      this.log.error({ err: error.cause ?? error, requestId: socket.id, code: error.code });
+    return Object.assign(new Error(problem.code), { data: problem });
+  }
 }
 
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -60,10 +70,4 @@ function disconnectAt(socket: Socket, time: number): void {
     Math.min(Math.max(time - Date.now(), 0), MAX_TIMER_MS),
   );
   socket.once('disconnect', () => clearTimeout(timer));
-}
-
-// Socket.IO hands `data` to the client's `connect_error`.
-function refusal(thrown: unknown): Error {
-  const problem = problemOf(toAppError(thrown), { instance: 'connect', requestId: null });
-  return Object.assign(new Error(problem.code), { data: problem });
 }

@@ -1,0 +1,39 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ApiClient } from './api-client.js';
+import { type Started, startProgram } from './started.js';
+
+export interface SpawnedServer extends Started {
+  url: string;
+  dataDirectory: string;
+  /** The key that the first server on a database writes into its data directory. */
+  client: () => ApiClient;
+  /** Sends SIGTERM and waits for the end. */
+  terminate: () => Promise<{ code: number | null }>;
+  remove: () => void;
+}
+
+/** The built server, as an image runs it (`npm run start:prod`), once it listens. */
+export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<SpawnedServer> {
+  const dataDirectory = environment.DATA_DIR ?? mkdtempSync(join(tmpdir(), 'claude-runner-spawned-'));
+  const started = startProgram(['--enable-source-maps', 'dist/src/main.js'], {
+    PORT: '0',
+    LOG_LEVEL: 'fatal',
+    CLAUDE_API_MAX_RETRIES: '1',
+    ...environment,
+    DATA_DIR: dataDirectory,
+  });
+  const url = /http:\S+?(?=,|$)/.exec(await started.line(/listens on/))?.[0] ?? '';
+  return {
+    ...started,
+    url,
+    dataDirectory,
+    client: () => new ApiClient(url, readFileSync(join(dataDirectory, 'api-key'), 'utf8').trim()),
+    terminate: () => {
+      started.kill('SIGTERM');
+      return started.exited;
+    },
+    remove: () => rmSync(dataDirectory, { recursive: true, force: true }),
+  };
+}
