@@ -35,7 +35,12 @@ export default {
       from: { path: '^src/([^/]+)/' },
       to: {
         path: '^src/[^/]+/',
-        pathNot: ['^src/$1/', '^src/platform/', '^src/generated/', '\\.(module|service|schemas|events|decorators)\\.ts$'],
+        pathNot: [
+          '^src/$1/',
+          '^src/platform/',
+          '^src/generated/',
+          '\\.(module|service|schemas|events|decorators)\\.ts$',
+        ],
       },
     },
     {
@@ -56,7 +61,15 @@ export default {
       name: 'direction-prisma-in-repositories',
       comment: '5. Only repositories see Prisma.',
       severity: 'error',
-      from: { path: '^src/', pathNot: ['\\.repository(\\.int-spec)?\\.ts$', '^src/platform/(prisma|health)/', '^src/generated/', '/process-view\\.ts$'] },
+      from: {
+        path: '^src/',
+        pathNot: [
+          '\\.repository(\\.int-spec)?\\.ts$',
+          '^src/platform/(prisma|health)/',
+          '^src/generated/',
+          '/process-view\\.ts$',
+        ],
+      },
       to: { path: '^src/(generated/prisma|platform/prisma/prisma\\.service)' },
     },
     {
@@ -65,7 +78,12 @@ export default {
       severity: 'error',
       from: {
         path: '^src/',
-        pathNot: ['\\.gateway\\.ts$', '^src/platform/(sockets|access)/', '/socket-[^/]+\\.ts$', '/access\\.guard\\.ts$'],
+        pathNot: [
+          '\\.gateway\\.ts$',
+          '^src/platform/(sockets|access)/',
+          '/socket-[^/]+\\.ts$',
+          '/access\\.guard\\.ts$',
+        ],
       },
       to: { path: 'node_modules/(socket\\.io|@nestjs/websockets)/' },
     },

@@ -9,6 +9,7 @@ import { serveOpenApi } from './openapi.js';
 import type { ServerConfig } from './platform/config/config.js';
 import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
+import { OpenConnections } from './platform/http/open-connections.js';
 import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
 import { SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { ProcessDrain } from './processes/process-drain.js';
@@ -45,22 +46,28 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
     if (config.servesApi) serveOpenApi(app);
     await app.init();
     app.useLogger(app.get(Logger));
+    const connections = new OpenConnections(app.getHttpServer());
     await app.listen(config.PORT, config.HOST);
-    return running(app, config, sockets);
+    return running(app, config, { sockets, connections });
   } catch (error) {
     await app.close().catch(() => undefined);
     throw error;
   }
 }
 
-function running(app: NestFastifyApplication, config: ServerConfig, sockets: SocketAdapter): RunningServer {
+interface Doors {
+  sockets: SocketAdapter;
+  connections: OpenConnections;
+}
+
+function running(app: NestFastifyApplication, config: ServerConfig, doors: Doors): RunningServer {
   const lifecycle = app.get(Lifecycle);
   let closing: Promise<void> | null = null;
   return {
     url: urlOf(app, config),
     administratorEmail: config.servesApi ? app.get(FirstStart, { strict: false }).administratorEmail : null,
     hurry: () => lifecycle.hurry(),
-    close: () => (closing ??= shutDown(app, config, sockets)),
+    close: () => (closing ??= shutDown(app, config, doors)),
   };
 }
 
@@ -68,7 +75,7 @@ function running(app: NestFastifyApplication, config: ServerConfig, sockets: Soc
 async function shutDown(
   app: NestFastifyApplication,
   config: ServerConfig,
-  sockets: SocketAdapter,
+  { sockets, connections }: Doors,
 ): Promise<void> {
   const lifecycle = app.get(Lifecycle);
   lifecycle.drain();
@@ -76,16 +83,13 @@ async function shutDown(
   const grace = setTimeout(() => lifecycle.hurry(), config.SHUTDOWN_GRACE_MS);
   if (config.runsProcesses) await app.get(ProcessDrain, { strict: false }).drain(lifecycle.hurrySignal);
   clearTimeout(grace);
+  connections.close();
   await app.close();
 }
 
 function socketAuthentication(app: NestFastifyApplication) {
   const authenticator = app.get(Authenticator, { strict: false });
-  const lifecycle = app.get(Lifecycle);
-  return (token: string) => {
-    lifecycle.requireOpen();
-    return authenticator.authenticate({ authorization: `Bearer ${token}` });
-  };
+  return (token: string) => authenticator.authenticate({ authorization: `Bearer ${token}` });
 }
 
 function urlOf(app: NestFastifyApplication, { HOST }: ServerConfig): string {

@@ -56,10 +56,11 @@ export class ProcessLogRepository {
 
   /**
    * Adds to the log of a run: one statement, so all or nothing, that takes the numbers from `last_seq`.
-   * @returns null when the run is no longer the caller's
+   * @param run with the `lastSeq` that the caller knows: what is sent again after a lost answer is not written again
+   * @returns null when the run is no longer the caller's, or its log has come further
    */
   async append(
-    { processId, fence }: Run,
+    { processId, fence, lastSeq }: Run & { lastSeq: number },
     events: NewProcessEvent[],
     facts: RunFacts,
   ): Promise<Appended | null> {
@@ -74,7 +75,7 @@ export class ProcessLogRepository {
           model = coalesce(${started?.model ?? null}, model),
           cli_version = coalesce(${started?.cliVersion ?? null}, cli_version),
           demo = coalesce(${started?.demo ?? null}, demo)
-        WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
+        WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' AND last_seq = ${lastSeq}
         RETURNING id, session_id, last_seq - ${events.length} AS base, cancel_requested_at IS NOT NULL AS "cancelRequested"
       ), conversation AS (
         UPDATE sessions SET cli_session_id = ${started?.cliSessionId ?? null}

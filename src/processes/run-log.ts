@@ -25,7 +25,7 @@ interface RunLogOptions {
 
 /**
  * Writes the log of one run. An event of an idle log is written at once; what comes while a write is on its way waits, and
- * goes together. A write whose answer was lost is looked up before it is tried again.
+ * goes together. A write whose answer was lost is tried again, does nothing where it was done, and is then looked up.
  */
 export class RunLog {
   private waiting: NewProcessEvent[] = [];
@@ -90,10 +90,11 @@ export class RunLog {
     this.facts = {};
     const events = this.take();
     const appended = await this.insist(
-      () => log.append(run, events, facts),
+      () => log.append({ ...run, lastSeq: this.lastSeq }, events, facts),
       async () => {
         const found = await log.findRun(run);
-        if (found?.lastSeq !== this.lastSeq + events.length || found.fence !== run.fence) return null;
+        if (found?.status !== 'running' || found.fence !== run.fence) return null;
+        if (found.lastSeq !== this.lastSeq + events.length) return null;
         return { events: await log.read(run.processId, this.lastSeq, events.length), cancelRequested: false };
       },
     );

@@ -7,6 +7,9 @@ import { AppError, problemOf } from '../errors/app-error.js';
 import { toAppError } from '../errors/to-app-error.js';
 import { MAX_BODY_BYTES } from '../http/limits.js';
 
+/** How long a connection may take to say which namespace it wants. */
+const CONNECT_TIMEOUT_MS = 10_000;
+
 /** Finds the caller behind the token of a handshake. @throws AppError */
 export type AuthenticateSocket = (token: string) => Promise<Caller>;
 
@@ -14,6 +17,7 @@ export type AuthenticateSocket = (token: string) => Promise<Caller>;
 export class SocketAdapter extends IoAdapter {
   private readonly log = new Logger(SocketAdapter.name);
   private server: Server | null = null;
+  private isClosing = false;
 
   constructor(
     app: INestApplicationContext,
@@ -27,6 +31,9 @@ export class SocketAdapter extends IoAdapter {
       ...options,
       maxHttpBufferSize: MAX_BODY_BYTES,
       serveClient: false,
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      // A connection that is refused later, by its token, stays open for a while: it would hold up the end of the server.
+      allowRequest: (_request: unknown, decide: Decide) => decide(null, !this.isClosing),
     } as ServerOptions);
     this.server = server;
     server.use((socket, next) => {
@@ -38,9 +45,10 @@ export class SocketAdapter extends IoAdapter {
     return server;
   }
 
-  /** Clients reconnect by themselves, and resume with the seq that they have. */
+  /** Ends every connection and lets none in. Clients come again elsewhere, and resume with the seq that they have. */
   disconnectAll(): void {
-    this.server?.disconnectSockets(true);
+    this.isClosing = true;
+    this.server?.engine.close();
   }
 
   private async admit(socket: Socket): Promise<void> {
@@ -61,6 +69,8 @@ export class SocketAdapter extends IoAdapter {
     return Object.assign(new Error(problem.code), { data: problem });
   }
 }
+
+type Decide = (error: string | null, isAllowed: boolean) => void;
 
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
