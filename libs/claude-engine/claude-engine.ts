@@ -55,7 +55,8 @@ export interface EngineHealth {
 export interface ClaudeEngine {
   readonly name: 'cli' | 'api';
   /**
-   * Runs one request to its end. Starts with the first `next()`; the last event is always `ended`. Throws only on a bug (a
+   * Runs one request to its end. Starts with the first `next()`; the last event is always `ended`, given as soon as it is
+   * known. The iterator is done when nothing of the run is left. Throws only on a bug (a
    * workspace key that is not a plain name is one). Stopping early (`return()`, a `break`) ends the run and resolves when
    * nothing of it is left.
    */

@@ -76,9 +76,11 @@ export class CliEngine implements ClaudeEngine {
     assertPlainName(context.workspaceKey);
     const run = new CliRun(request, context, this.settings);
     const iterator: AsyncIterableIterator<EngineEvent> = {
-      next: () => {
+      next: async () => {
         this.start(run);
-        return run.events.next();
+        const result = await run.events.next();
+        if (result.done) await run.settled;
+        return result;
       },
       return: async () => {
         run.events.close();

@@ -42,8 +42,7 @@ export class ProcessRunner {
       onCancelRequested: () => controller.abort(new RunAbort('cancelled')),
     });
     try {
-      const ending = await this.drive(claimed, runLog, controller.signal);
-      await this.conclude(claimed, runLog, ending, controller.signal);
+      await this.drive(claimed, runLog, controller.signal);
     } catch (err) {
       if (err instanceof RunLost)
         this.logger.warn({ processId, fence }, 'The run was lost to another worker.');
@@ -51,13 +50,16 @@ export class ProcessRunner {
     }
   }
 
-  private async drive(claimed: ClaimedProcess, runLog: RunLog, signal: AbortSignal): Promise<Ending> {
+  /** Writes the ending as soon as it is known, and holds the slot until the CLI is gone: a slot is one CLI. */
+  private async drive(claimed: ClaimedProcess, runLog: RunLog, signal: AbortSignal): Promise<void> {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
+    let hasEnded = false;
     for await (const event of this.engine.run(request, { signal, workspaceKey: claimed.sessionId })) {
-      if (event.type === 'ended') return event.ending;
-      await runLog.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
+      if (event.type === 'ended') await this.conclude(claimed, runLog, event.ending, signal);
+      else await runLog.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
+      hasEnded = event.type === 'ended';
     }
-    throw new Error('The engine stopped without an ending.');
+    if (!hasEnded) throw new Error('The engine stopped without an ending.');
   }
 
   private async conclude(
