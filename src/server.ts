@@ -14,6 +14,9 @@ import { applyMigrations, findMigrations, requireMigrated } from './platform/pri
 import { SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { ProcessDrain } from './processes/process-drain.js';
 
+/** How long a shutdown waits for answers that are on their way. */
+const ANSWER_GRACE_MS = 5_000;
+
 export interface RunningServer {
   /** Where it listens. */
   readonly url: string;
@@ -83,6 +86,7 @@ async function shutDown(
   const grace = setTimeout(() => lifecycle.hurry(), config.SHUTDOWN_GRACE_MS);
   if (config.runsProcesses) await app.get(ProcessDrain, { strict: false }).drain(lifecycle.hurrySignal);
   clearTimeout(grace);
+  await connections.answered(ANSWER_GRACE_MS);
   connections.close();
   await app.close();
 }

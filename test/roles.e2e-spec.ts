@@ -118,6 +118,14 @@ describe('servers as they are deployed', () => {
     expect(rows).toEqual([{ status: 'completed', result: 'It ended.' }]);
   });
 
+  it('told to stop answers who waits at a server that runs nothing itself, too', async () => {
+    const api = await spawn({ ROLE: 'api' });
+    const waiting = api.client().execute({ prompt: 'Nobody runs it' });
+    while ((await stores.query('SELECT 1 FROM processes')).length === 0);
+    expect(await api.terminate()).toMatchObject({ code: 0 });
+    expect(await waiting).toMatchObject({ status: 202, body: { status: 'pending' } });
+  });
+
   it('told to stop ends what outlasts the grace in an honest state, and leaves no CLI', async () => {
     const server = await spawn({ SHUTDOWN_GRACE_MS: '200' });
     const process = await server.client().submit({ prompt: 'Outlast it\n[[hang]]' });

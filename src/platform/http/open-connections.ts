@@ -1,4 +1,5 @@
-import type { Server } from 'node:http';
+import { once } from 'node:events';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
 /**
@@ -7,6 +8,7 @@ import type { Socket } from 'node:net';
  */
 export class OpenConnections {
   private readonly sockets = new Set<Socket>();
+  private readonly answering = new Set<ServerResponse>();
   private isClosed = false;
 
   constructor(server: Server) {
@@ -18,6 +20,19 @@ export class OpenConnections {
       this.sockets.add(socket);
       socket.once('close', () => this.sockets.delete(socket));
     });
+    server.on('request', (_request: IncomingMessage, response: ServerResponse) => {
+      this.answering.add(response);
+      response.once('close', () => this.answering.delete(response));
+    });
+  }
+
+  /** Resolves when every request has its answer, or the time is over. */
+  async answered(timeoutMs: number): Promise<void> {
+    const signal = AbortSignal.timeout(timeoutMs);
+    while (this.answering.size > 0 && !signal.aborted) {
+      const closing = [...this.answering].map((response) => once(response, 'close', { signal }));
+      await Promise.allSettled(closing);
+    }
   }
 
   /** Destroys them all, and those that still come. */
