@@ -18,7 +18,12 @@ beforeEach(async () => {
   root = await realpath(await mkdtemp(join(tmpdir(), 'reaper-')));
 });
 afterEach(async () => {
-  for (const child of children.splice(0)) child.kill('SIGKILL');
+  // Until it is gone it would be found by its mark, by the next test as well.
+  for (const child of children.splice(0)) {
+    const gone = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : null;
+    child.kill('SIGKILL');
+    await gone;
+  }
   await rm(root, { recursive: true, force: true, maxRetries: 5 });
 });
 

@@ -1,5 +1,5 @@
 import { chmod, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bundledCliPath } from './cli-path.js';
@@ -14,8 +14,11 @@ import { EngineBench } from './test-support.js';
 const RECORDINGS = join(__dirname, 'recordings');
 const isRecording = process.env.RECORD === '1';
 
-/** A case.json: a request, and the event that it is interrupted on, if it is. */
-type Case = Partial<EngineRequest> & { interruptOn?: EngineEvent['type'] };
+/**
+ * A case.json: a request, and the event that it is interrupted on, if it is. `isEndedByUs`: the engine does not let the CLI
+ * go on as far as it was recorded any more, so that only the parser's test reads it.
+ */
+type Case = Partial<EngineRequest> & { interruptOn?: EngineEvent['type']; isEndedByUs?: boolean };
 
 let directory: string;
 beforeEach(async () => {
@@ -24,7 +27,7 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }));
 
 describe('the real CLI still says what was recorded:', () => {
-  it.each(readdirSync(RECORDINGS))('%s', async (name) => {
+  it.each(readdirSync(RECORDINGS).filter(isLive))('%s', async (name) => {
     const folder = join(RECORDINGS, name);
     const { interruptOn, ...request } = JSON.parse(await readFile(join(folder, 'case.json'), 'utf8')) as Case;
     const bench = await EngineBench.open({ directory: join(directory, 'data'), cliPath: await teeingCli() });
@@ -44,6 +47,13 @@ describe('the real CLI still says what was recorded:', () => {
     expect(gist(events)).toEqual(gist(recorded));
   });
 });
+
+function isLive(name: string): boolean {
+  const { isEndedByUs = false } = JSON.parse(
+    readFileSync(join(RECORDINGS, name, 'case.json'), 'utf8'),
+  ) as Case;
+  return !isEndedByUs;
+}
 
 /** The CLI, with a copy of its output. */
 async function teeingCli(): Promise<string> {
@@ -105,6 +115,8 @@ function gist(events: EngineEvent[]): unknown[] {
   for (const event of events) {
     const last = told.at(-1);
     if (event.type === 'usage' || event.type === 'raw') continue;
+    // How much of a message came before it was void is a matter of milliseconds.
+    if (event.type === 'retrying' && last?.type === 'text') last.text = '';
     if (event.type === 'text' && last?.type === 'text') last.text = `${last.text ?? ''}${event.text}`;
     else told.push(gistOf(event));
   }
