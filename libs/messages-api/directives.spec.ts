@@ -112,3 +112,8 @@ describe('a directive', () => {
     );
   });
 });
+
+it('A tool whose input is nested too deeply to be written again is text', () => {
+  const input = `${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`;
+  expect(readDirectives(`[[tool Write ${input}]]`).tools).toEqual([]);
+});

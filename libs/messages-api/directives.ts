@@ -100,10 +100,20 @@ function readDeltas(argument: string): Partial<Directives> | null {
   return { deltas: { count, apartMs } };
 }
 
+/** Deeper than any tool's input; JSON of any depth can be read, but not be written again. */
+const MAX_INPUT_DEPTH = 64;
+
+const isShallow = (value: unknown, depth = 0): boolean =>
+  typeof value !== 'object' ||
+  value === null ||
+  (depth < MAX_INPUT_DEPTH && Object.values(value).every((inner) => isShallow(inner, depth + 1)));
+
 function readTool(argument: string, { tools }: Directives): Partial<Directives> | null {
   const [, name, json = '{}'] = /^([\w-]{1,128})(?: (.+))?$/u.exec(argument) ?? [];
   const input = parseJson(json);
-  return name !== undefined && isRecord(input) ? { tools: [...tools, { name, input }] } : null;
+  return name !== undefined && isRecord(input) && isShallow(input)
+    ? { tools: [...tools, { name, input }] }
+    : null;
 }
 
 const USAGE_FIELDS: ReadonlyMap<string, keyof Usage> = new Map([

@@ -45,8 +45,9 @@ export async function exchange(
   try {
     await answer(question, { response, signal, settle }, desk.script);
   } catch (error) {
-    if (!signal.aborted) throw error;
-    settle(desk.isClosing() ? 'cut' : 'client_gone');
+    // An answer that cannot be sent breaks off; it must not end the process that all the others are answered by.
+    if (!signal.aborted) response.destroy(error instanceof Error ? error : undefined);
+    settle(desk.isClosing() || !signal.aborted ? 'cut' : 'client_gone');
   }
 }
 

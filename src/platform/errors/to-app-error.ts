@@ -8,6 +8,7 @@ const NOT_JSON = 'The body is not valid JSON.';
 
 // Fastify's own error codes: https://fastify.dev/docs/v5.12.x/Reference/Errors/
 const FASTIFY_ERRORS: Record<string, [ErrorCode, string]> = {
+  FST_ERR_MAX_PARAM_LENGTH: ['route_not_found', 'There is no such route.'],
   FST_ERR_CTP_EMPTY_JSON_BODY: ['invalid_json', 'The body is empty.'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['invalid_json', NOT_JSON],
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['media_type_unsupported', 'Send the body as application/json.'],
