@@ -26,6 +26,7 @@ export function prepare({ build = true } = {}) {
     const inputs = [
       'src',
       'libs',
+      'prisma/schema.prisma',
       'package-lock.json',
       'tsconfig.json',
       'tsconfig.build.json',

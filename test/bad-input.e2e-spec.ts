@@ -592,12 +592,8 @@ describe('a socket message that is not what it should be is refused:', () => {
       { name: `${event} with an array`, event, args: [[]], ...invalid('') },
       { name: `${event} with text`, event, args: ['hello'], ...invalid('') },
       { name: `${event} with a number`, event, args: [1], ...invalid('') },
-      {
-        name: `${event} with bytes`,
-        event,
-        args: [Buffer.from('{}')],
-        ...invalid(event === 'claude:execute' ? '/prompt' : '/processId'),
-      },
+      // Four million of them would be four million fields to any schema.
+      { name: `${event} with bytes`, event, args: [Buffer.alloc(3_000_000)], ...invalid('') },
     ]),
     ...['claude:status', 'claude:unfollow', 'claude:cancel'].flatMap((event) => [
       { name: `${event} without an id`, event, args: [{}], ...invalid('/processId') },

@@ -47,6 +47,7 @@ export class ClaudeService {
   ): void {
     if (!request.cancelOnDisconnect) return;
     const cancel = () => {
+      if (this.lifecycle.isDraining) return; // it is the server that goes away, not the client
       this.processes
         .cancel(caller, process.id)
         .catch((err: unknown) => this.logger.warn({ err, processId: process.id }));

@@ -46,6 +46,7 @@ export class ProcessFollower implements OnApplicationShutdown {
         if (!events) {
           events = await this.log.read(processId, seq, PAGE_SIZE);
           isCaughtUp = events.length < PAGE_SIZE;
+          if (isOver()) return;
         }
         for (const event of events) {
           yield event;

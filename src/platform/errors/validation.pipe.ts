@@ -5,6 +5,7 @@ import type { ErrorIssue } from './errors.schemas.js';
 
 const MAX_ISSUES = 20;
 const MAX_DEPTH = 64;
+const MAX_VALUES = 10_000;
 
 /** Checks bodies, parameters, queries and socket messages against the zod schema that the handler names. */
 @Injectable()
@@ -28,18 +29,21 @@ export class ValidationPipe extends StandardSchemaValidationPipe {
 
 type StandardSchema = Parameters<StandardSchemaValidationPipe['validate']>[1];
 
-/** What no schema says: a record skips the key `__proto__`, and depth costs whoever walks the value. */
-function refuseOddShapes(value: unknown, path: readonly string[]): void {
+/** What no schema says: a record skips the key `__proto__`, and size costs whoever walks the value. */
+function refuseOddShapes(value: unknown, path: readonly string[], budget = { values: MAX_VALUES }): void {
   if (typeof value !== 'object' || value === null) return;
-  if (path.length > MAX_DEPTH) {
-    const detail = `must not be nested more than ${MAX_DEPTH} deep`;
-    throw validationError([{ pointer: '', code: 'too_deep', detail }]);
-  }
+  if (ArrayBuffer.isView(value)) throw refusal('binary', 'must not be binary');
+  if (path.length > MAX_DEPTH) throw refusal('too_deep', `must not be nested more than ${MAX_DEPTH} deep`);
   if (Object.hasOwn(value, '__proto__')) throw validationError([unknownField([...path, '__proto__'])]);
-  for (const [key, inner] of Object.entries(value)) {
-    if (typeof inner === 'object') refuseOddShapes(inner, [...path, key]);
+  for (const key in value) {
+    budget.values -= 1;
+    if (budget.values < 0) throw refusal('too_many', `must not hold more than ${MAX_VALUES} values`);
+    const inner = (value as Record<string, unknown>)[key];
+    if (typeof inner === 'object') refuseOddShapes(inner, [...path, key], budget);
   }
 }
+
+const refusal = (code: string, detail: string) => validationError([{ pointer: '', code, detail }]);
 
 /**
  * A schema may give an issue another code of the catalogue: `ctx.addIssue({ params: { code: 'not_supported_yet' } })`. The

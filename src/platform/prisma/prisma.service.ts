@@ -4,6 +4,7 @@ import { PrismaClient } from '../../generated/prisma/client.js';
 import { CONFIG, type ServerConfig } from '../config/config.js';
 
 const POOL_SIZE = 20;
+const TRANSACTION_WAIT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 
 /** The database. Only repositories inject it. */
@@ -13,6 +14,8 @@ export class PrismaService extends PrismaClient implements OnApplicationShutdown
     super({
       // The long form quotes the arguments, prompts among them, and ends up in the log.
       errorFormat: 'minimal',
+      // A burst waits for a connection; it is not told that the database is away.
+      transactionOptions: { maxWait: TRANSACTION_WAIT_MS, timeout: TRANSACTION_WAIT_MS },
       adapter: new PrismaPg({
         connectionString: config.DATABASE_URL,
         max: POOL_SIZE,
