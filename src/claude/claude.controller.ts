@@ -4,6 +4,7 @@ import { ApiTags } from '@nestjs/swagger';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, Requires } from '../platform/access/access.decorators.js';
 import type { Caller } from '../platform/access/caller.js';
+import type { ErrorCode } from '../platform/errors/error-catalogue.js';
 import { Lifecycle } from '../platform/health/lifecycle.js';
 import { sendEventStream } from '../platform/http/event-stream.js';
 import { Operation } from '../platform/http/operation.decorator.js';
@@ -12,6 +13,14 @@ import { AnswersProcess, WAITED_ANSWERS } from '../processes/process-answer.deco
 import { type ExecuteRequest, ExecuteRequestSchema, type Process } from '../processes/processes.schemas.js';
 import { RefusesIdempotencyKey } from './claude.decorators.js';
 import { ClaudeService } from './claude.service.js';
+
+const SUBMIT_ERRORS: ErrorCode[] = [
+  'invalid_json',
+  'media_type_unsupported',
+  'body_too_large',
+  'not_supported_yet',
+  'tool_not_allowed',
+];
 
 @ApiTags('Claude')
 @Requires('claude:execute')
@@ -34,13 +43,7 @@ export class ClaudeController {
       'event stream of the process instead.',
     answers: WAITED_ANSWERS,
     headers: { Prefer: 'wait=N: wait up to N seconds for the end' },
-    errors: [
-      'invalid_json',
-      'media_type_unsupported',
-      'body_too_large',
-      'not_supported_yet',
-      'tool_not_allowed',
-    ],
+    errors: SUBMIT_ERRORS,
   })
   async execute(
     @CurrentCaller() caller: Caller,
@@ -66,13 +69,7 @@ export class ClaudeController {
     description:
       'Answers once the process is durable. `cancelOnDisconnect` has no effect: no connection is held.',
     answers: { 202: WAITED_ANSWERS[202] },
-    errors: [
-      'invalid_json',
-      'media_type_unsupported',
-      'body_too_large',
-      'not_supported_yet',
-      'tool_not_allowed',
-    ],
+    errors: SUBMIT_ERRORS,
   })
   executeAsync(
     @CurrentCaller() caller: Caller,
