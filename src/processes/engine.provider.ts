@@ -6,9 +6,6 @@ import { DemoApi } from './demo-api.js';
 
 const logger = new Logger('ClaudeEngine');
 
-/** A worker from which nothing was heard for so long may lose its leases: its CLIs must be gone by then. */
-const GUARD_SILENCE_MS = 10_000;
-
 /** Injects the `ClaudeEngine`. */
 export const ENGINE = Symbol('ClaudeEngine');
 
@@ -27,7 +24,7 @@ export const engineProvider: Provider = {
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
-      guard: { silenceMs: GUARD_SILENCE_MS },
+      guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
         if (kind === 'launched') logger.debug({ ...fields }, kind);
         else logger.warn({ ...fields }, kind);

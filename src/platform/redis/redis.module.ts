@@ -1,6 +1,14 @@
-import { Global, Inject, Module, type OnApplicationShutdown, type Provider } from '@nestjs/common';
+import {
+  Global,
+  Inject,
+  Module,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+  type Provider,
+} from '@nestjs/common';
 import { Redis, type RedisOptions } from 'ioredis';
 import { CONFIG, type ServerConfig } from '../config/config.js';
+import { requireNoEviction } from './eviction-policy.js';
 
 /** The connection for commands. */
 export const REDIS = Symbol('Redis');
@@ -30,11 +38,16 @@ const connection = (token: symbol, options: RedisOptions): Provider => ({
   ],
   exports: [REDIS, REDIS_SUBSCRIBER],
 })
-export class RedisModule implements OnApplicationShutdown {
+export class RedisModule implements OnApplicationBootstrap, OnApplicationShutdown {
   constructor(
+    @Inject(CONFIG) private readonly config: ServerConfig,
     @Inject(REDIS) private readonly redis: Redis,
     @Inject(REDIS_SUBSCRIBER) private readonly subscriber: Redis,
   ) {}
+
+  async onApplicationBootstrap(): Promise<void> {
+    if (!this.config.REDIS_ALLOW_EVICTION) await requireNoEviction(this.redis);
+  }
 
   onApplicationShutdown(): void {
     this.redis.disconnect();
