@@ -62,8 +62,6 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   hold(owner: string, run: LiveRun, claimSentAt: number): void {
     this.owner = owner;
     this.held.set(run.processId, { ...run, provenAt: claimSentAt });
-    // What was asked for between the claim and now has been told to nobody.
-    void this.deliver([run.processId]);
   }
 
   release({ processId }: Run): void {
