@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { FollowedLog } from './followed-log.js';
 import { ProcessChannel } from './process-channel.js';
@@ -7,7 +8,7 @@ import { ProcessLogRepository } from './process-log.repository.js';
 /** How long a reader may lag where Redis lost a message. */
 const BACKSTOP_MS = 2_000;
 /** What a reader that is behind holds in memory: so many events, and no more bytes than that and one event. */
-const PAGE = { limit: 200, maxBytes: 1024 * 1024 };
+const PAGE = { limit: 200, maxBytes: 256 * 1024 };
 
 /**
  * Follows logs for whoever reads them on this server: SSE, sockets and waiting requests alike, each at its own pace. There
@@ -47,6 +48,9 @@ export class ProcessFollower implements OnApplicationShutdown {
         if (!events) {
           events = await this.log.read(processId, seq, PAGE);
           isCaughtUp = events.length === 0;
+          // The log is said to be further than it is: its process was deleted, say. Asking again at once would never end.
+          if (isCaughtUp && followed.hasMoreThan(seq))
+            await sleep(BACKSTOP_MS, undefined, { signal }).catch(() => undefined);
           if (isOver()) return;
         }
         for (const event of events) {
