@@ -47,10 +47,10 @@ export class ProcessFollower implements OnApplicationShutdown {
         }
         if (!events) {
           events = await this.log.read(processId, seq, PAGE);
-          isCaughtUp = events.length === 0;
-          // The log is said to be further than it is: its process was deleted, say. Asking again at once would never end.
-          if (isCaughtUp && followed.hasMoreThan(seq))
+          // A log that is said, time and again, to be further than it is: its process was deleted, say.
+          if (isCaughtUp && events.length === 0 && followed.hasMoreThan(seq))
             await sleep(BACKSTOP_MS, undefined, { signal }).catch(() => undefined);
+          isCaughtUp = events.length === 0;
           if (isOver()) return;
         }
         for (const event of events) {
