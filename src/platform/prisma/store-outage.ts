@@ -15,16 +15,22 @@ const OUTAGE_CODES = new Set([
   'NR_CLOSED',
 ]);
 
+// What the drivers of both give no code.
+const OUTAGE_MESSAGE = new RegExp(
+  [
+    "Can't reach database server",
+    'Connection (is closed|terminated)',
+    'Server has closed the connection',
+    'Command timed out',
+    "Stream isn't writeable",
+  ].join('|'),
+  'i',
+);
+
 /** Whether PostgreSQL or Redis was away, as opposed to having refused what it was asked. */
 export function isStoreOutage(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false;
   const { code } = thrown as { code?: unknown };
   if (typeof code === 'string' && (OUTAGE_CODES.has(code) || /^(08|57P)/.test(code))) return true;
-  if (
-    /Connection (is closed|terminated)|Can't reach database server|Server has closed the connection/i.test(
-      thrown.message,
-    )
-  )
-    return true;
-  return isStoreOutage(thrown.cause);
+  return OUTAGE_MESSAGE.test(thrown.message) || isStoreOutage(thrown.cause);
 }

@@ -7,6 +7,9 @@ export const REDIS = Symbol('Redis');
 /** A connection that only subscribes. */
 export const REDIS_SUBSCRIBER = Symbol('RedisSubscriber');
 
+/** How long a Redis that has fallen silent is waited for. */
+const COMMAND_TIMEOUT_MS = 2_000;
+
 /** Bull refuses clients with other settings than these two. */
 export const REDIS_OPTIONS = { maxRetriesPerRequest: null, enableReadyCheck: false } satisfies RedisOptions;
 
@@ -23,9 +26,9 @@ const connection = (token: symbol, options: RedisOptions): Provider => ({
 
 @Global()
 @Module({
-  // Commands fail at once while Redis is away: what waits on them has PostgreSQL to fall back on.
+  // Commands fail soon while Redis is away: what waits on them has PostgreSQL to fall back on.
   providers: [
-    connection(REDIS, { enableOfflineQueue: false, lazyConnect: false }),
+    connection(REDIS, { enableOfflineQueue: false, commandTimeout: COMMAND_TIMEOUT_MS, lazyConnect: false }),
     connection(REDIS_SUBSCRIBER, { autoResubscribe: true }),
   ],
   exports: [REDIS, REDIS_SUBSCRIBER],
