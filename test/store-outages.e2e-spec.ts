@@ -1,7 +1,9 @@
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
+import { RecordedSocket } from './support/recorded-socket.js';
 import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTcpProxy, type TcpProxy } from './support/tcp-proxy.js';
+import { ADMIN_PASSWORD, startTestServer, type TestServer } from './support/test-server.js';
 
 /** Many seconds, on a busy machine; what hangs would hang for ever. */
 const SECONDS_MS = 30_000;
@@ -81,4 +83,58 @@ describe('a server that is told to stop while a store is away', () => {
       ]);
     },
   );
+});
+
+describe('while PostgreSQL is away', () => {
+  const UNAVAILABLE = { status: 503, code: 'unavailable', retryable: true };
+  let runner: TestServer;
+  let database: TcpProxy;
+  let open: RecordedSocket;
+
+  beforeAll(async () => {
+    runner = await startTestServer(async ({ databaseUrl }) => {
+      database = await startTcpProxy(databaseUrl);
+      return { ROLE: 'api', DATABASE_URL: database.url };
+    });
+    open = await RecordedSocket.connect(runner.client);
+    await database.cut();
+  });
+  afterAll(async () => {
+    open.close();
+    await database.restore();
+    await runner.stop();
+    await database.close();
+  });
+
+  const PROCESSES = '/api/v1/claude/processes';
+  // The key that proves the token has not been asked for before.
+  const clients = () => ({ 'an access token': runner.administrator, 'an API key': runner.client });
+
+  it.each(['an access token', 'an API key'] as const)('%s is not called invalid over HTTP', async (name) => {
+    const { status, headers, body } = await clients()[name].request('GET', PROCESSES);
+    expect(status).toBe(503);
+    expect(body).toMatchObject(UNAVAILABLE);
+    expect(headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
+  });
+
+  it.each(['an access token', 'an API key'] as const)('%s is not called invalid by sockets', async (name) => {
+    await expect(RecordedSocket.connect(clients()[name])).rejects.toMatchObject({ data: UNAVAILABLE });
+  });
+
+  it('neither is that of an open socket', async () => {
+    const answer = await open.ask('claude:execute', { prompt: 'Hello' });
+    expect(answer).toMatchObject({ ok: false, error: UNAVAILABLE });
+  });
+
+  it('a password is not called wrong', async () => {
+    const body = { email: 'admin@claude-runner.local', password: ADMIN_PASSWORD };
+    const answer = await runner.client.request('POST', '/api/v1/auth/login', body);
+    expect(answer).toMatchObject({ status: 503, body: UNAVAILABLE });
+  });
+
+  it('and once it is back, all of them are taken', async () => {
+    await database.restore();
+    for (const client of Object.values(clients()))
+      expect((await client.request('GET', PROCESSES)).status).toBe(200);
+  });
 });
