@@ -5,6 +5,7 @@ import type { Caller } from '../platform/access/caller.js';
 import { isTerminal, type TerminalEvent } from '../processes/process-events.schemas.js';
 import type { Process } from '../processes/processes.schemas.js';
 import { ProcessesService } from '../processes/processes.service.js';
+import { type Forecast, QueueForecastService } from '../processes/queue-forecast.service.js';
 import { QueueAnnouncer } from './queue-announcer.js';
 
 /** Packets that a socket has not taken yet; past this its events stay in the log until it has. */
@@ -28,6 +29,7 @@ export class SocketFollows {
 
   constructor(
     private readonly processes: ProcessesService,
+    private readonly forecast: QueueForecastService,
     private readonly announcer: QueueAnnouncer,
   ) {}
 
@@ -43,8 +45,7 @@ export class SocketFollows {
     if (disconnected.signal.aborted) return;
     const controller = new AbortController();
     follows.set(process.id, controller);
-    if (process.status === 'pending') this.announceQueue(socket, process, controller.signal);
-    this.send(socket, caller, process.id, follow, controller)
+    this.send(socket, caller, process, follow, controller)
       .catch((err: unknown) => {
         // The client comes again with the seq that it has: a follow that just stopped would look like a slow process.
         this.logger.warn({ err, processId: process.id }, 'A follow failed; its socket is disconnected.');
@@ -63,28 +64,41 @@ export class SocketFollows {
   private async send(
     socket: Socket,
     caller: Caller,
-    processId: string,
+    process: Process,
     follow: Follow,
-    controller: AbortController,
+    { signal }: AbortController,
   ): Promise<void> {
-    for await (const event of await this.processes.follow(caller, processId, follow, controller.signal)) {
-      if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(controller.signal);
+    await this.announceQueue(socket, process, signal);
+    for await (const event of await this.processes.follow(caller, process.id, follow, signal)) {
+      if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(signal);
       socket.emit('claude:progress', event);
+      if (event.type === 'retrying') this.watchQueue(socket, process.id, null, signal);
       if (isTerminal(event)) emitEnding(socket, event);
-      await drained(socket, controller.signal);
+      await drained(socket, signal);
     }
   }
 
-  private announceQueue(
+  /** The place that the process was found at is announced in any case, before its events: it may be claimed by now. */
+  private async announceQueue(
     socket: Socket,
-    { id: processId, queuePosition }: Process,
+    { id, queuePosition, retryAt }: Process,
     signal: AbortSignal,
-  ): void {
-    const announce = (position: number) => {
-      socket.emit('claude:queued', { processId, position, estimatedStartAt: null });
+  ): Promise<void> {
+    if (queuePosition === null) return;
+    const place = { position: queuePosition, retryAt: retryAt === null ? null : new Date(retryAt) };
+    const forecast = await this.forecast.of(place);
+    if (signal.aborted) return;
+    emitQueued(socket, id, forecast);
+    this.watchQueue(socket, id, forecast, signal);
+  }
+
+  private watchQueue(socket: Socket, processId: string, last: Forecast | null, signal: AbortSignal): void {
+    const announce = (forecast: Forecast) => {
+      if (isBehind(socket)) return false;
+      emitQueued(socket, processId, forecast);
+      return true;
     };
-    if (queuePosition !== null) announce(queuePosition);
-    this.announcer.start({ processId, position: queuePosition, announce }, signal);
+    this.announcer.start({ processId, last, announce }, signal);
   }
 
   private stateOf(socket: Socket): SocketState {
@@ -107,11 +121,21 @@ function emitEnding(socket: Socket, { processId, seq, type, process }: TerminalE
   else socket.emit('claude:complete', { processId, seq, process });
 }
 
-async function drained(socket: Socket, signal: AbortSignal): Promise<void> {
-  const { conn } = socket;
+function emitQueued(socket: Socket, processId: string, { position, estimatedStartAt }: Forecast): void {
+  socket.emit('claude:queued', {
+    processId,
+    position,
+    estimatedStartAt: estimatedStartAt?.toISOString() ?? null,
+  });
+}
+
+function isBehind({ conn }: Socket): boolean {
   // Engine.IO documents `drain`, not how much waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn
-  const waiting = () => (conn as unknown as { writeBuffer: unknown[] }).writeBuffer.length;
-  while (waiting() > HIGH_WATER_PACKETS && !signal.aborted) {
-    await once(conn, 'drain', { signal }).catch(() => undefined);
+  return (conn as unknown as { writeBuffer: unknown[] }).writeBuffer.length > HIGH_WATER_PACKETS;
+}
+
+async function drained(socket: Socket, signal: AbortSignal): Promise<void> {
+  while (isBehind(socket) && !signal.aborted) {
+    await once(socket.conn, 'drain', { signal }).catch(() => undefined);
   }
 }

@@ -5,6 +5,8 @@ import { QueueModule } from '../platform/queue/queue.module.js';
 import { DemoApi } from './demo-api.js';
 import { engineProvider } from './engine.provider.js';
 import { EventAppender } from './event-appender.js';
+import { FairOrderKeeper } from './fair-order-keeper.js';
+import { FairOrderRepository } from './fair-order.repository.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { LeaseReconciler } from './lease-reconciler.js';
 import { OperationsService } from './operations.service.js';
@@ -17,12 +19,16 @@ import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
 import { ProcessStatisticsRepository } from './process-statistics.repository.js';
 import { ProcessRunner } from './process-runner.js';
+import { ProcessSubmissionsRepository } from './process-submissions.repository.js';
+import { ProcessSubmissionsService } from './process-submissions.service.js';
 import { ProcessWorker } from './process-worker.js';
 import { ProcessesController } from './processes.controller.js';
 import { ProcessesProcessor } from './processes.processor.js';
 import { PROCESSES_QUEUE, ProcessesQueue } from './processes.queue.js';
 import { ProcessesRepository } from './processes.repository.js';
 import { ProcessesService } from './processes.service.js';
+import { QueueForecastService } from './queue-forecast.service.js';
+import { QueuePlacesRepository } from './queue-places.repository.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
 import { WorkerDirectory } from './worker-directory.js';
 
@@ -47,6 +53,8 @@ export class ProcessesModule {
       imports: [QueueModule.forRoot(), BullModule.registerQueue({ name: PROCESSES_QUEUE })],
       controllers: servesApi ? [ProcessesController] : [],
       providers: [
+        FairOrderKeeper,
+        FairOrderRepository,
         LeaseReconciler,
         ProcessChannel,
         ProcessClaimsRepository,
@@ -57,11 +65,21 @@ export class ProcessesModule {
         ProcessFollower,
         ProcessLogRepository,
         ProcessStatisticsRepository,
+        ProcessSubmissionsRepository,
+        ProcessSubmissionsService,
+        QueueForecastService,
+        QueuePlacesRepository,
         OperationsService,
         WorkerDirectory,
         ...(runsProcesses ? WORKER_PROVIDERS : []),
       ],
-      exports: [OperationsService, ProcessesService, ...(runsProcesses ? [ProcessDrain] : [])],
+      exports: [
+        OperationsService,
+        ProcessesService,
+        ProcessSubmissionsService,
+        QueueForecastService,
+        ...(runsProcesses ? [ProcessDrain] : []),
+      ],
     };
   }
 }

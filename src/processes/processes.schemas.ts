@@ -29,7 +29,7 @@ const plannedValue = (value: string) => ({
 });
 
 /** Fields of the contract that a later version brings. Until then they are refused by name. */
-const PLANNED_FIELDS = ['sessionId', 'forkSession', 'maxBudgetUsd', 'outputSchema', 'idempotencyKey'];
+const PLANNED_FIELDS = ['sessionId', 'forkSession', 'maxBudgetUsd', 'outputSchema'];
 
 /** The failures after which a caller may let a process run again. */
 const RetryableCodeSchema = z

@@ -18,7 +18,13 @@ export const ERROR_CATALOGUE = {
   body_too_large: { status: 413, title: 'The body is too large', retryable: false },
   media_type_unsupported: { status: 415, title: 'The body has a type that is not read', retryable: false },
   not_supported_yet: { status: 422, title: 'This is planned and not supported yet', retryable: false },
+  idempotency_key_reused: {
+    status: 422,
+    title: 'The idempotency key stands for another request',
+    retryable: false,
+  },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  queue_full: { status: 429, title: 'The queue is full', retryable: true },
   internal: { status: 500, title: 'The server failed', retryable: false },
   unavailable: { status: 503, title: 'The server cannot do this at the moment', retryable: true },
   draining: { status: 503, title: 'The server is shutting down', retryable: true },
