@@ -40,6 +40,11 @@ export interface RunContext {
    * Runs with one key share the folder.
    */
   workspaceKey: string;
+  /**
+   * Called once, while the CLI comes up: the model is asked nothing before it resolves. Where it rejects, the run ends as
+   * cancelled, without having asked.
+   */
+  mayAsk?: () => Promise<void>;
   /** The conversation that the run goes on with, and adds to. Without one it begins a conversation that nobody keeps. */
   transcript?: Transcript;
 }

@@ -135,10 +135,14 @@ export class CliRun {
     const launch = new Launch({ id, folders: launchFolders, ladder, secret: anthropic.apiKey, onNotice });
     this.launch = launch;
     await kept.writeTo(launchFolders.config);
+    const question = kept.question();
+    const mayAsk = this.mayAsk();
+    // A CLI that goes on by itself asks as soon as it is up.
+    if (question === null) await Promise.race([mayAsk, this.stopped.promise]);
     if (this.stopEarly()) return;
 
     const conversation = query({
-      prompt: this.input.messages(kept.question()),
+      prompt: this.input.messages(question, mayAsk),
       options: {
         ...kept.options(),
         ...cliOptions(this.request, { workspace, defaultModel: this.settings.defaultModel }),
@@ -153,6 +157,15 @@ export class CliRun {
       this.input.close();
       conversation.close();
     }
+  }
+
+  /** Resolves when the model may be asked; never, where the run ends before. */
+  private mayAsk(): Promise<void> {
+    const { mayAsk = () => Promise.resolve() } = this.context;
+    return mayAsk().catch(async () => {
+      this.stop('abandoned');
+      await new Promise(() => undefined);
+    });
   }
 
   /** Whether there is a reason to stop already, before the CLI is started. Then that is the end. */

@@ -9,15 +9,19 @@ export interface Question {
 
 /** What the CLI reads on stdin: one question at most, and then nothing until it is closed. Open, it can still be interrupted. */
 export class PromptInput {
+  private isClosed = false;
   private readonly closed = deferred<undefined>();
 
   /** The end of the input: a CLI that has answered leaves. */
   close(): void {
+    this.isClosed = true;
     this.closed.resolve(undefined);
   }
 
-  async *messages(question: Question | null): AsyncGenerator<SDKUserMessage> {
-    if (question) {
+  /** @param mayAsk the question waits for it */
+  async *messages(question: Question | null, mayAsk: Promise<void>): AsyncGenerator<SDKUserMessage> {
+    await Promise.race([mayAsk, this.closed.promise]);
+    if (question && !this.isClosed) {
       const { text, uuid } = question;
       const message = { role: 'user' as const, content: [{ type: 'text' as const, text }] };
       const name = uuid === undefined ? {} : { uuid: uuid as NonNullable<SDKUserMessage['uuid']> };
