@@ -1,13 +1,13 @@
 import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
 import { type ClaudeEngine, RunAbort } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
-import { within } from '../platform/http/with-signals.js';
+import { inTime } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessChannel } from './process-channel.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Run } from './process-log.repository.js';
-import { type RunLog, RunLost } from './run-log.js';
+import type { RunLog } from './run-log.js';
 
 /** A heartbeat that failed is soon tried again: the lease does not wait. */
 const RETRY_MS = 500;
@@ -62,8 +62,6 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   hold(owner: string, run: LiveRun, claimSentAt: number): void {
     this.owner = owner;
     this.held.set(run.processId, { ...run, provenAt: claimSentAt });
-    // What was asked for between the claim and now has been told to nobody.
-    void this.deliver([run.processId]);
   }
 
   release({ processId }: Run): void {
@@ -100,11 +98,11 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     try {
       const renewal = this.claims.renewLeases(this.owner, renewing, this.config.LEASE_TTL_MS);
       const renewed = new Map(
-        (await within(ANSWER_TIMEOUT_MS, renewal)).map(({ processId, fence }) => [processId, fence]),
+        (await inTime(renewal, ANSWER_TIMEOUT_MS)).map(({ processId, fence }) => [processId, fence]),
       );
       for (const run of renewing) {
         if (renewed.get(run.processId) === run.fence) run.provenAt = sentAt;
-        else if (!run.log.isConcluding) run.log.lose(new RunLost());
+        else if (!run.log.isConcluding) run.log.lose();
       }
       await this.deliver([...renewed.keys()]);
       return true;
@@ -122,7 +120,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
         { processId: run.processId },
         'The lease could not be renewed in time: the run is given up.',
       );
-      run.log.lose(new RunLost());
+      run.log.lose();
     }
   }
 

@@ -2,7 +2,7 @@ import { InjectQueue } from '@nestjs/bull';
 import { Injectable, Logger } from '@nestjs/common';
 import type { JobOptions, Queue } from 'bull';
 import { z } from 'zod';
-import { within } from '../platform/http/with-signals.js';
+import { inTime } from '../platform/timing/or-late.js';
 
 export const PROCESSES_QUEUE = 'processes';
 
@@ -62,7 +62,7 @@ export class ProcessesQueue {
 
   /** Null while Redis does not answer. */
   async isPaused(): Promise<boolean | null> {
-    return within(ANSWER_TIMEOUT_MS, this.queue.isPaused()).catch(() => null);
+    return inTime(this.queue.isPaused(), ANSWER_TIMEOUT_MS).catch(() => null);
   }
 
   private async add(

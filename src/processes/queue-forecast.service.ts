@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { within } from '../platform/http/with-signals.js';
+import { inTime } from '../platform/timing/or-late.js';
 import { ProcessesQueue } from './processes.queue.js';
 import { type QueuePlace, QueuePlacesRepository, type QueueTraffic } from './queue-places.repository.js';
 import { WorkerDirectory } from './worker-directory.js';
@@ -51,7 +51,7 @@ export class QueueForecastService {
 
   /** Of workers that take something; null where there is none, as far as Redis tells. */
   private async slots(): Promise<number | null> {
-    const workers = await within(DIRECTORY_TIMEOUT_MS, this.directory.list()).catch(() => []);
+    const workers = await inTime(this.directory.list(), DIRECTORY_TIMEOUT_MS).catch(() => []);
     const slots = workers.reduce((total, worker) => total + worker.slots, 0);
     return slots === 0 || (await this.queue.isPaused()) !== false ? null : slots;
   }
