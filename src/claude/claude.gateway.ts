@@ -45,7 +45,7 @@ export class ClaudeGateway {
       clientGone: this.follows.disconnectSignal(socket),
     });
     acknowledge?.({ ok: true, process, idempotentReplayed });
-    this.follows.start(socket, caller, process, { after: 0 });
+    this.follows.start(socket, caller, process, { after: process.firstSeq - 1 });
   }
 
   @SubscribeMessage('claude:status')

@@ -17,6 +17,7 @@ import { ProcessDrain } from './process-drain.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
+import { ProcessRetentionRepository } from './process-retention.repository.js';
 import { ProcessStatisticsRepository } from './process-statistics.repository.js';
 import { ProcessRunner } from './process-runner.js';
 import { ProcessSubmissionsRepository } from './process-submissions.repository.js';
@@ -29,8 +30,10 @@ import { ProcessesRepository } from './processes.repository.js';
 import { ProcessesService } from './processes.service.js';
 import { QueueForecastService } from './queue-forecast.service.js';
 import { QueuePlacesRepository } from './queue-places.repository.js';
+import { RetentionSweep } from './retention-sweep.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
 import { WorkerDirectory } from './worker-directory.js';
+import { WorkspaceSweep } from './workspace-sweep.js';
 
 const WORKER_PROVIDERS = [
   DemoApi,
@@ -43,6 +46,7 @@ const WORKER_PROVIDERS = [
   ProcessRunner,
   ProcessWorker,
   WorkerAnnouncer,
+  WorkspaceSweep,
 ];
 
 @Module({})
@@ -64,11 +68,13 @@ export class ProcessesModule {
         ProcessesService,
         ProcessFollower,
         ProcessLogRepository,
+        ProcessRetentionRepository,
         ProcessStatisticsRepository,
         ProcessSubmissionsRepository,
         ProcessSubmissionsService,
         QueueForecastService,
         QueuePlacesRepository,
+        RetentionSweep,
         OperationsService,
         WorkerDirectory,
         ...(runsProcesses ? WORKER_PROVIDERS : []),

@@ -11,6 +11,7 @@ import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
 import type { EventsQuery, ListProcessesQuery } from './process-queries.schemas.js';
+import { ProcessRetentionRepository } from './process-retention.repository.js';
 import { toProcess, toSummary } from './process-view.js';
 import { ProcessesRepository } from './processes.repository.js';
 import { isEnded, type Process, type ProcessPage } from './processes.schemas.js';
@@ -33,6 +34,7 @@ export class ProcessesService {
     private readonly processes: ProcessesRepository,
     private readonly log: ProcessLogRepository,
     private readonly endings: ProcessEndingsRepository,
+    private readonly retention: ProcessRetentionRepository,
     private readonly places: QueuePlacesRepository,
     private readonly channel: ProcessChannel,
     private readonly follower: ProcessFollower,
@@ -46,12 +48,16 @@ export class ProcessesService {
     return toProcess(row, places.get(id)?.position ?? null);
   }
 
-  /** The process, whose log must have come to the seq that the caller means to go on from. @throws AppError `cursor_invalid` */
+  /**
+   * The process, whose log must have what comes after the seq that the caller means to go on from.
+   * @throws AppError `cursor_invalid`, `events_pruned`
+   */
   async findAt(caller: Caller, id: string, after: number | undefined): Promise<Process> {
     const process = await this.find(caller, id);
     if (after === undefined) return process;
     if (after > process.lastSeq)
       throw new AppError('cursor_invalid', `The log has come to ${process.lastSeq}, not to ${after}.`);
+    if (after < process.firstSeq - 1) throw eventsPruned(process.firstSeq);
     return process;
   }
 
@@ -86,6 +92,17 @@ export class ProcessesService {
     return this.find(caller, id);
   }
 
+  /**
+   * Deletes what the caller wrote and what came of it, for good. What is left says that the process was.
+   * @throws AppError `process_not_ended`
+   */
+  async deleteContent(caller: Caller, id: string): Promise<Process> {
+    await this.find(caller, id);
+    const left = await this.retention.deleteContent(id);
+    if (left) return toProcess(left, null);
+    throw new AppError('process_not_ended', 'Cancel the process, or wait for its end.');
+  }
+
   /** A page of the log. */
   async readEvents(
     caller: Caller,
@@ -94,6 +111,7 @@ export class ProcessesService {
   ): Promise<ProcessEventPage> {
     const process = await this.findAt(caller, id, after);
     const events = await this.log.read(id, after, { limit, maxBytes: MAX_PAGE_BYTES });
+    requireNoGap(events[0], after);
     const last = events.at(-1)?.seq ?? after;
     const isAtEnd = isEnded(process) && last >= process.lastSeq;
     return {
@@ -112,7 +130,7 @@ export class ProcessesService {
   ): Promise<AsyncGenerator<ProcessEvent, void, undefined>> {
     const process = await this.findAt(caller, id, after);
     if (isEnded(process) && after === process.lastSeq) return nothing();
-    const events = this.follower.follow(id, after, signal);
+    const events = withoutGap(this.follower.follow(id, after, signal), after);
     return include === 'raw' ? events : withoutLines(events);
   }
 
@@ -139,6 +157,23 @@ const ownerFor = (caller: Caller) => (caller.isAdministrator ? null : caller.use
 /** Without its line a raw event still takes its place: the numbers that a reader sees have no gap. */
 const withoutLine = (event: ProcessEvent): ProcessEvent =>
   event.type === 'raw' ? { ...event, line: null } : event;
+
+const eventsPruned = (firstSeq: number) =>
+  new AppError('events_pruned', `The first event that is left of the log is ${firstSeq}.`);
+
+/** What was pruned while it was being read leaves a reader with a jump. @throws AppError `events_pruned` */
+function requireNoGap(next: ProcessEvent | undefined, after: number): void {
+  if (next && next.seq > after + 1) throw eventsPruned(next.seq);
+}
+
+async function* withoutGap(events: AsyncGenerator<ProcessEvent, void, undefined>, after: number) {
+  let last = after;
+  for await (const event of events) {
+    requireNoGap(event, last);
+    last = event.seq;
+    yield event;
+  }
+}
 
 async function* nothing(): AsyncGenerator<never, void, undefined> {
   // The log has ended, and its reader has it all.

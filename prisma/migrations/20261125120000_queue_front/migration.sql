@@ -12,6 +12,7 @@ CREATE INDEX "sessions_workspace_key_idx" ON "sessions"("workspace_key");
 CREATE INDEX "processes_unpruned" ON "processes"("finished_at") WHERE (finished_at IS NOT NULL AND events_pruned_at IS NULL);
 
 -- CreateIndex
+CREATE INDEX "processes_undeleted" ON "processes"("content_deleted_at") WHERE (content_deleted_at IS NOT NULL AND events_pruned_at IS NULL);
+
+-- CreateIndex
 CREATE UNIQUE INDEX "queue_shares_number_key" ON "queue_shares"("number");
-
-

@@ -6,6 +6,10 @@ const milliseconds = (fallback: number, max: number) =>
 const count = (fallback: number, max: number) =>
   z.coerce.number('must be a number').int('must be whole').min(1).max(max).default(fallback);
 
+/** 0 is never. */
+const days = (fallback: number) =>
+  z.coerce.number('must be a number of days').int('must be whole').min(0).max(36_500).default(fallback);
+
 const flag = (fallback: boolean) =>
   z
     .enum(['true', 'false'], 'must be true or false')
@@ -82,6 +86,10 @@ export const EnvironmentSchema = z.object({
 
   QUEUE_MAX_PENDING: count(10_000, 1_000_000),
   QUEUE_MAX_PENDING_PER_USER: count(1_000, 1_000_000),
+  EVENT_RETENTION_DAYS: days(30),
+  PROCESS_RETENTION_DAYS: days(90),
+  SESSION_RETENTION_DAYS: days(90),
+  RETENTION_INTERVAL_MS: milliseconds(10 * 60 * 1000, DAY_MS),
 
   LEASE_TTL_MS: milliseconds(15_000, HOUR_MS),
   LEASE_HEARTBEAT_MS: milliseconds(5_000, HOUR_MS),

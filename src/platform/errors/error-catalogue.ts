@@ -15,6 +15,8 @@ export const ERROR_CATALOGUE = {
     title: 'The route cannot answer in the type that was asked for',
     retryable: false,
   },
+  process_not_ended: { status: 409, title: 'The process has not ended', retryable: false },
+  events_pruned: { status: 410, title: 'This part of the log is gone', retryable: false },
   body_too_large: { status: 413, title: 'The body is too large', retryable: false },
   media_type_unsupported: { status: 415, title: 'The body has a type that is not read', retryable: false },
   not_supported_yet: { status: 422, title: 'This is planned and not supported yet', retryable: false },
