@@ -51,6 +51,27 @@ export const AnswerSchema = z
 
 const PartSchema = z.enum(['ok', 'down']);
 
+export const QueueSchema = z
+  .object({
+    depth: z.object({
+      pending: z.int().meta({ description: 'All that wait, the parked included' }),
+      parked: z.int().meta({ description: 'What waits for the time of its next attempt' }),
+      running: z.int(),
+    }),
+    oldestAgeMs: z.int().nullable().meta({ description: 'Of what waits' }),
+    wakeUps: z
+      .object({ waiting: z.int(), active: z.int(), delayed: z.int() })
+      .nullable()
+      .meta({ description: "Bull's jobs: each wakes a slot. Null while Redis does not answer" }),
+    isPaused: z.boolean().nullable().meta({ description: 'Null while Redis does not answer' }),
+    workers: z
+      .array(z.object({ id: z.string(), slots: z.int(), busySlots: z.int() }))
+      .nullable()
+      .meta({ description: 'Null while Redis does not answer' }),
+  })
+  .meta({ id: 'Queue' });
+export type Queue = z.output<typeof QueueSchema>;
+
 export const HealthSchema = z
   .object({
     status: z.enum(['ok', 'degraded', 'down']),
@@ -61,6 +82,7 @@ export const HealthSchema = z
         workers: z.int().nullable(),
         slots: z.object({ total: z.int(), busy: z.int() }).nullable(),
         queueDepth: z.int().nullable(),
+        queuePaused: z.boolean().nullable(),
         cliVersions: z.array(z.string()),
         containment: z
           .array(z.string())

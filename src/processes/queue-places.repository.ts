@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
+import { WAITS } from './fair-order.repository.js';
 
 /** What ended lately, and how much of it tells how long the next will take. */
 const LATELY = '1 day';
@@ -18,6 +19,15 @@ export interface QueueTraffic {
   running: number;
   /** Of what ended lately; null where nothing did. */
   meanRunMs: number | null;
+}
+
+export interface QueueDepth {
+  /** All that wait, the parked included. */
+  pending: number;
+  /** Of those, what waits for its next attempt. */
+  parked: number;
+  running: number;
+  oldestAgeMs: number | null;
 }
 
 /** Those that may be claimed in their order; behind them, by their time, those that wait for their next attempt. */
@@ -58,6 +68,16 @@ export class QueuePlacesRepository {
           ORDER BY finished_at DESC LIMIT ${SAMPLE}
         ) lately) AS "meanRunMs"`;
     return traffic;
+  }
+
+  async depth(): Promise<QueueDepth> {
+    const [depth] = await this.prisma.$queryRaw<[QueueDepth]>`
+      SELECT count(*) FILTER (WHERE status = 'pending')::int AS pending,
+        count(*) FILTER (WHERE status = 'pending' AND NOT (${WAITS}))::int AS parked,
+        count(*) FILTER (WHERE status = 'running')::int AS running,
+        round(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'pending')) * 1000)::float8 AS "oldestAgeMs"
+      FROM processes WHERE status = 'pending' OR status = 'running'`;
+    return depth;
   }
 }
 
