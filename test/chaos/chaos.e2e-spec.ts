@@ -1,0 +1,54 @@
+import { explain } from './explain.js';
+import { Report } from './report.js';
+import { runChaos } from './run.js';
+import { DEFAULT, SHORT, timingsFrom } from './timings.js';
+import { closeWorld, openWorld, type World } from './world.js';
+
+/** Those of every `npm test`: together they commit every kind of fault. */
+const FIXED_SEEDS = [1, 2, 3];
+const RUN_TIMEOUT_MS = 300_000;
+
+const { CHAOS_SEED, CHAOS_RUNS } = process.env;
+const isLong = CHAOS_RUNS !== undefined;
+const timings = timingsFrom(process.env, isLong ? DEFAULT : SHORT);
+const seeds = seedsToRun();
+
+/** CHAOS_SEED alone runs one; CHAOS_RUNS runs so many, from CHAOS_SEED on. */
+function seedsToRun(): number[] {
+  if (CHAOS_SEED === undefined && !isLong) return FIXED_SEEDS;
+  const first = Number(CHAOS_SEED ?? 1);
+  return Array.from({ length: Number(CHAOS_RUNS ?? 1) }, (_, index) => first + index);
+}
+
+describe('while servers, stores and the network fail at random', () => {
+  const report = new Report(timings);
+  let world: World | null = null;
+
+  const leaveWorld = async () => {
+    const leaving = world;
+    world = null;
+    if (leaving) await closeWorld(leaving);
+  };
+  afterAll(async () => {
+    await leaveWorld();
+    if (report.isEmpty) return;
+    process.stderr.write(`\n${report.toString()}\n`);
+    if (isLong) report.writeInto('docs/durability.md');
+  }, RUN_TIMEOUT_MS);
+
+  it.each(seeds)(
+    'nothing accepted is lost, nothing runs twice and nothing leaks (seed %i)',
+    async (seed) => {
+      world ??= await openWorld(timings);
+      const result = await runChaos(world, seed);
+      report.add(result);
+      if (isLong)
+        process.stderr.write(`seed ${seed}: ${result.violations.length} violations, ${result.tookMs} ms\n`);
+      if (result.violations.length === 0) return;
+      // What this run has left must not be the next one's.
+      await leaveWorld();
+      throw new Error(explain(result.violations, result.evidence, timings));
+    },
+    RUN_TIMEOUT_MS,
+  );
+});
