@@ -62,6 +62,8 @@ export interface ClaudeEngine {
    */
   run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent>;
   probe(): Promise<EngineHealth>;
+  /** Tells that whoever runs the engine is well. Only an engine with a guard listens. */
+  heartbeat(): void;
   /** Ends every run, as RunAbort('shutdown') would, and resolves when nothing is left. Idempotent. */
   close(): Promise<void>;
 }

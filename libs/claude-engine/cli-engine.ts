@@ -12,6 +12,7 @@ import { CliRun, type RunSettings } from './cli-run.js';
 import { assertPlainName, EngineFolders } from './engine-folders.js';
 import { type EngineEvent } from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { Guard, type GuardOptions } from './guard.js';
 import { type Ladder } from './launch.js';
 import { type ReapedLaunch, reapOrphans } from './orphan-reaper.js';
 
@@ -30,6 +31,8 @@ export interface CliEngineOptions {
   apiMaxRetries?: number;
   /** 2,000 each unless told. */
   ladder?: Partial<Ladder>;
+  /** A process beside this one that kills the CLIs when we cannot: see Guard. None unless told. */
+  guard?: GuardOptions;
   /** Told what the operator may want to know. Must not throw. */
   onNotice?: (notice: EngineNotice) => void;
 }
@@ -55,17 +58,20 @@ export class CliEngine implements ClaudeEngine {
   /** Also begins to end what dead servers left in `directory`: see reapOrphans. */
   constructor(options: CliEngineOptions) {
     const { directory, anthropic, network, defaultModel, apiMaxRetries, ladder } = options;
+    const { guard, onNotice = () => undefined } = options;
+    const folders = new EngineFolders(directory);
     this.directory = directory;
     this.settings = {
       cliPath: options.cliPath ?? bundledCliPath(),
-      folders: new EngineFolders(directory),
+      folders,
       anthropic,
       network,
       defaultModel,
       apiMaxRetries,
       stallMs: options.stallMs ?? STALL_MS,
       ladder: { ...LADDER, ...ladder },
-      onNotice: options.onNotice ?? (() => undefined),
+      guard: guard ? new Guard({ ...guard, launches: folders.launches, onNotice }) : null,
+      onNotice,
     };
     this.reaping = this.reapOrphans().catch((error: unknown) => {
       this.settings.onNotice({ kind: 'cleanup_failed', launchId: null, reason: String(error) });
@@ -134,10 +140,15 @@ export class CliEngine implements ClaudeEngine {
     }
   }
 
+  heartbeat(): void {
+    this.settings.guard?.heartbeat();
+  }
+
   async close(): Promise<void> {
     this.isClosed = true;
     for (const run of this.runs) run.stop('shutdown');
     await Promise.all([this.reaping, ...[...this.runs].map((run) => run.settled)]);
+    await this.settings.guard?.close();
   }
 
   private start(run: CliRun): void {

@@ -10,6 +10,7 @@ import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcom
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 import { EventQueue } from './event-queue.js';
 import { engineError } from './failure.js';
+import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { PromptInput } from './prompt-input.js';
@@ -25,6 +26,7 @@ export interface RunSettings extends EnvironmentOptions {
   defaultModel: string | undefined;
   stallMs: number;
   ladder: Ladder;
+  guard: Guard | null;
   onNotice: (notice: EngineNotice) => void;
 }
 
@@ -79,6 +81,7 @@ export class CliRun {
 
   /** Ends the run; the first cause counts. After the result it only makes the CLI leave at once. */
   stop(cause: StopCause): void {
+    if (cause === 'fenced') this.launch?.kill();
     this.stopCause ??= cause;
     this.stopped.resolve(this.stopCause);
   }
@@ -167,14 +170,18 @@ export class CliRun {
         return launch.end();
       case 'stop': {
         const { cause } = outcome;
-        const isGentle = this.parser.hasStarted && cause !== 'abandoned';
+        const isGentle = this.parser.hasStarted && cause !== 'abandoned' && cause !== 'fenced';
         await launch.end(isGentle ? () => this.interrupt(conversation) : undefined);
         this.finish(this.endingOf(cause));
         return;
       }
       case 'death':
         launch.tellDeath(this.breakage);
-        this.finish(this.failed(this.orUnavailable('internal')));
+        this.finish(
+          this.settings.guard?.hasStruck(launch.id)
+            ? this.endingOf('fenced')
+            : this.failed(this.orUnavailable('internal')),
+        );
         return launch.end();
     }
   }
@@ -223,6 +230,10 @@ export class CliRun {
         return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
       case 'shutdown': {
         const detail = 'The server that ran this was shut down.';
+        return { kind: 'failed', error: engineError('engine_unavailable', { detail }), ...outcome };
+      }
+      case 'fenced': {
+        const detail = 'The server that ran this lost touch, and its run was ended.';
         return { kind: 'failed', error: engineError('engine_unavailable', { detail }), ...outcome };
       }
     }

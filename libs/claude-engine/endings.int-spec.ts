@@ -131,6 +131,32 @@ describe('a cancelled run', () => {
   });
 });
 
+describe('a run whose worker has lost its lease', () => {
+  it('is killed at once, not asked', async () => {
+    const bench = await open({ ladder: { interruptMs: 60_000, termMs: 60_000 } });
+    const run = bench.begin({ prompt: '[[deltas 1000 50]]' });
+    await run.until('text');
+    await expectGoneAtEnd(bench, run, () => run.abort(new RunAbort('fenced')));
+    expect(await run.ending()).toMatchObject({
+      kind: 'failed',
+      error: { code: 'engine_unavailable', retryable: true },
+      stopReason: null,
+    });
+  });
+
+  it('is killed though it ignores every request to leave', async () => {
+    const home = await open();
+    const cliPath = await scriptedCli(home, 'trap "" TERM INT; while :; do read line || /bin/sleep 1; done');
+    const bench = await open({ cliPath, ladder: { interruptMs: 60_000, termMs: 60_000 } });
+    const run = bench.begin({});
+    const first = run.iterator.next();
+    await eventually(() => bench.pids().length === 1);
+    run.abort(new RunAbort('fenced'));
+    expect(await first).toMatchObject({ value: { type: 'ended', ending: { kind: 'failed' } } });
+    await bench.allGone();
+  });
+});
+
 describe('a reader that stops reading', () => {
   it('ends the run', async () => {
     const bench = await open();

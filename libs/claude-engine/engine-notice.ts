@@ -16,7 +16,11 @@ export type EngineNotice =
   | { kind: 'remains_killed'; launchId: string; killed: number[]; left: number[] }
   | { kind: 'cleanup_failed'; launchId: string | null; reason: string }
   /** A dead server's launch was found: see reapOrphans. */
-  | { kind: 'orphan_reaped'; launchId: string; pids: number[] };
+  | { kind: 'orphan_reaped'; launchId: string; pids: number[] }
+  /** The guard had not heard of us for too long, and has killed these. */
+  | { kind: 'guard_struck'; launchIds: string[] }
+  /** The guard's process ended or could not be started. Another is started. */
+  | { kind: 'guard_lost'; reason: string };
 
 /** A launch whose CLI, or whose folder, is not gone yet. */
 export interface LiveLaunch {

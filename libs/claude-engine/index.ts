@@ -32,6 +32,7 @@ export {
   type UsageEvent,
 } from './engine-event.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+export { type GuardOptions } from './guard.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
 export {
   FILE_TOOLS,

@@ -7,7 +7,7 @@ import { type EngineNotice } from './engine-notice.js';
 import { killRemains, within } from './launch-end.js';
 import { type LaunchRecord, writeLaunchRecord } from './launch-record.js';
 import { spawnPlainly, StderrTail } from './plain-launcher.js';
-import { identifyProcess, sendSignal, thisPlace } from './process-table.js';
+import { identifyProcess, sendSignal, thisPlace, thisProcess } from './process-table.js';
 
 /** How long each step of ending a CLI may take, before the next and harsher one. */
 export interface Ladder {
@@ -31,12 +31,12 @@ export class Launch {
   private child: ChildProcess | null = null;
   private stderr: StderrTail | null = null;
   private hasExited = false;
+  private isKilled = false;
   private readonly exit = deferred<undefined>();
   private readonly record: LaunchRecord;
 
   constructor(private readonly options: LaunchOptions) {
-    const owner = identifyProcess(process.pid) ?? { pid: process.pid, startTime: null };
-    this.record = { id: options.id, ...thisPlace(), owner, cli: null };
+    this.record = { id: options.id, ...thisPlace(), owner: thisProcess(), cli: null };
     writeLaunchRecord(options.folders.root, this.record);
   }
 
@@ -55,6 +55,7 @@ export class Launch {
 
   /** Starts the CLI: the Agent SDK's `spawnClaudeCodeProcess`. */
   spawn(options: SpawnOptions) {
+    if (this.isKilled) throw new Error('The launch was killed before its CLI was started.');
     const child = spawnPlainly(options);
     this.child = child;
     this.stderr = new StderrTail(child.stderr, this.options.secret);
@@ -84,16 +85,14 @@ export class Launch {
   async end(interrupt?: () => Promise<void>): Promise<void> {
     const { ladder, onNotice } = this.options;
     if (interrupt && !this.hasExited) {
-      await within(
-        ladder.interruptMs,
-        interrupt().then(
-          () => this.exited,
-          () => undefined,
-        ),
+      const leaving = interrupt().then(
+        () => this.exited,
+        () => undefined,
       );
+      await within(ladder.interruptMs, Promise.race([leaving, this.exited]));
     }
     const { pid } = this;
-    if (pid !== null && !this.hasExited) {
+    if (pid !== null && !this.hasExited && !this.wasKilled()) {
       sendSignal(-pid, 'SIGTERM');
       await within(ladder.termMs, this.exited);
     }
@@ -104,6 +103,12 @@ export class Launch {
     }
   }
 
+  /** The harshest step at once, whatever `end` is at: it goes on with what is left. Nothing is started any more. */
+  kill(): void {
+    this.isKilled = true;
+    if (this.pid !== null && !this.hasExited) sendSignal(-this.pid, 'SIGKILL');
+  }
+
   /** Deletes its folder. The workspace stays. */
   async remove(): Promise<void> {
     try {
@@ -111,6 +116,11 @@ export class Launch {
     } catch (error) {
       this.options.onNotice({ kind: 'cleanup_failed', launchId: this.id, reason: String(error) });
     }
+  }
+
+  /** A question of its own, for it may have come about while something was awaited. */
+  private wasKilled(): boolean {
+    return this.isKilled;
   }
 
   private hasGone(): void {

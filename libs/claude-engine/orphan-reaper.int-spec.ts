@@ -1,16 +1,14 @@
-import { transformFile } from '@swc/core';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, realpath, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, realpath, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { type MessagesApi, startMessagesApi } from '../messages-api/index.js';
 import { writeLaunchRecord } from './launch-record.js';
 import { CliEngine } from './index.js';
 import { reapOrphans } from './orphan-reaper.js';
 import { identifyProcess, isAlive, LAUNCH_MARK, processesOf, thisPlace } from './process-table.js';
-import { eventually } from './test-support.js';
+import { eventually, startWorker } from './test-support.js';
 
 let root: string;
 const children: ChildProcess[] = [];
@@ -112,56 +110,16 @@ describe('a server that was killed', () => {
 
   it('leaves a CLI that the next one ends', async () => {
     const directory = join(root, 'data');
-    const owner = spawn(process.execPath, [await compiledOwner(), directory, api.url], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    children.push(owner);
-    const [line] = (await once(createInterface(owner.stdout), 'line')) as [string];
-    const { launchId, pid } = JSON.parse(line) as { launchId: string; pid: number };
-    owner.kill('SIGKILL');
-    await once(owner, 'exit');
+    const worker = await startWorker({ directory, baseUrl: api.url });
     // Frozen, it cannot notice that its owner is gone.
-    const cli = identifyProcess(pid);
-    expect(cli).not.toBeNull();
+    process.kill(worker.cliPid, 'SIGSTOP');
+    await worker.kill('SIGKILL');
+    expect(identifyProcess(worker.cliPid)).not.toBeNull();
 
     const next = new CliEngine({ directory, anthropic: { baseUrl: api.url, apiKey: 'k' } });
-    await eventually(async () => (await processesOf({ id: launchId, groupId: pid })).length === 0);
+    const launch = { id: worker.launchId, groupId: worker.cliPid };
+    await eventually(async () => (await processesOf(launch)).length === 0);
     await next.close();
     expect(await readdir(join(directory, 'launches'))).toEqual([]);
   });
-
-  /** A program that starts a run and freezes its CLI, made of the engine as it is here. */
-  async function compiledOwner(): Promise<string> {
-    const folder = join(root, 'owner');
-    await mkdir(folder);
-    await writeFile(join(folder, 'package.json'), '{"type":"module"}');
-    await symlink(join(process.cwd(), 'node_modules'), join(folder, 'node_modules'));
-    const sources = (await readdir(__dirname)).filter(
-      (name) => /^[a-z-]+\.ts$/.test(name) && name !== 'test-support.ts',
-    );
-    for (const name of sources) {
-      const { code } = await transformFile(join(__dirname, name), {
-        swcrc: false,
-        module: { type: 'es6' },
-        jsc: { target: 'es2022', parser: { syntax: 'typescript' } },
-      });
-      await writeFile(join(folder, name.replace('.ts', '.js')), code);
-    }
-    const main = join(folder, 'main.js');
-    await writeFile(main, OWNER);
-    return main;
-  }
 });
-
-const OWNER = `
-import { CliEngine } from './index.js';
-const [, , directory, baseUrl] = process.argv;
-const engine = new CliEngine({ directory, anthropic: { baseUrl, apiKey: 'k' } });
-const request = { prompt: '[[hang]]', permissionMode: 'deny', timeoutMs: 600000 };
-for await (const event of engine.run(request, { signal: new AbortController().signal, workspaceKey: 'w' })) {
-  if (event.type !== 'started') continue;
-  const [launch] = engine.liveLaunches();
-  process.kill(launch.pid, 'SIGSTOP');
-  console.log(JSON.stringify(launch));
-}
-`;

@@ -2,7 +2,7 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { killRemains } from './launch-end.js';
 import { type LaunchRecord, readLaunchRecord } from './launch-record.js';
-import { isAlive, thisPlace } from './process-table.js';
+import { isAlive, type ProcessIdentity, thisPlace } from './process-table.js';
 
 /** A launch whose owner died: its processes are ended, its folder is gone. */
 export interface ReapedLaunch {
@@ -20,15 +20,40 @@ const UNRECORDED_GRACE_MS = 60 * 60 * 1000;
  */
 export async function reapOrphans(launches: string): Promise<ReapedLaunch[]> {
   const reaped: ReapedLaunch[] = [];
-  for (const name of await namesIn(launches)) {
-    const folder = join(launches, name);
-    const record = await readLaunchRecord(folder);
+  for (const { name, folder, record } of await launchesIn(launches)) {
     if (record ? !isOrphan(record) : !(await isOld(folder))) continue;
-    const pids = record && isFromThisEpoch(record) ? await endProcesses(record) : [];
-    await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+    const pids = record && isFromThisEpoch(record) ? (await endLaunch(record)).killed : [];
+    await removeLaunch(folder);
     reaped.push({ launchId: name, pids });
   }
   return reaped;
+}
+
+/** The launches that one owner on this machine answers for. */
+export async function recordsOf(
+  owner: ProcessIdentity,
+  launches: string,
+): Promise<{ folder: string; record: LaunchRecord }[]> {
+  const { host } = thisPlace();
+  const found = await launchesIn(launches);
+  return found.flatMap(({ folder, record }) =>
+    record?.host === host &&
+    isFromThisEpoch(record) &&
+    record.owner.pid === owner.pid &&
+    record.owner.startTime === owner.startTime
+      ? [{ folder, record }]
+      : [],
+  );
+}
+
+/** Kills whatever runs of a launch of this machine, whoever owns it: see killRemains. */
+export function endLaunch({ id, cli }: LaunchRecord): Promise<{ killed: number[]; left: number[] }> {
+  const groupId = cli?.startTime && isAlive(cli) ? cli.pid : null;
+  return killRemains({ id, groupId });
+}
+
+export async function removeLaunch(folder: string): Promise<void> {
+  await rm(folder, { recursive: true, force: true, maxRetries: 3 });
 }
 
 function isOrphan(record: LaunchRecord): boolean {
@@ -41,10 +66,16 @@ function isFromThisEpoch(record: LaunchRecord): boolean {
   return record.epoch === thisPlace().epoch;
 }
 
-async function endProcesses({ id, cli }: LaunchRecord): Promise<number[]> {
-  const groupId = cli?.startTime && isAlive(cli) ? cli.pid : null;
-  const { killed } = await killRemains({ id, groupId });
-  return killed;
+async function launchesIn(
+  launches: string,
+): Promise<{ name: string; folder: string; record: LaunchRecord | null }[]> {
+  const names = await namesIn(launches);
+  return Promise.all(
+    names.map(async (name) => {
+      const folder = join(launches, name);
+      return { name, folder, record: await readLaunchRecord(folder) };
+    }),
+  );
 }
 
 async function namesIn(folder: string): Promise<string[]> {

@@ -19,6 +19,11 @@ export function identifyProcess(pid: number): ProcessIdentity | null {
   return process.platform !== 'linux' && exists(pid) ? { pid, startTime: null } : null;
 }
 
+/** The process that we are. */
+export function thisProcess(): ProcessIdentity {
+  return identifyProcess(process.pid) ?? { pid: process.pid, startTime: null };
+}
+
 /** Whether this very process still runs. Without /proc a recycled pid cannot be told from the process. */
 export function isAlive(known: ProcessIdentity): boolean {
   const found = identifyProcess(known.pid);

@@ -1,6 +1,10 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
 import { type MessagesApi, startMessagesApi } from '../messages-api/index.js';
 import {
   CliEngine,
@@ -9,6 +13,8 @@ import {
   type EngineEvent,
   type EngineNotice,
   type EngineRequest,
+  type GuardOptions,
+  type LiveLaunch,
   type RunAbort,
 } from './index.js';
 
@@ -115,6 +121,53 @@ function isOfType<T extends EngineEvent['type']>(
 ): event is Extract<EngineEvent, { type: T }> {
   return event.type === type;
 }
+
+export interface WorkerProcess {
+  pid: number;
+  launchId: string;
+  /** Of its CLI. */
+  cliPid: number;
+  /** Its next line: what its engine noticed, or how its run ended. */
+  nextLine: () => Promise<string>;
+  /** To all of its process group. Resolves when it has exited. */
+  kill: (signal: NodeJS.Signals) => Promise<void>;
+}
+
+/** A process that runs the built engine: it has begun a run that hangs, and says ten times a second that it is well. */
+export async function startWorker(options: {
+  directory: string;
+  baseUrl: string;
+  guard?: GuardOptions;
+}): Promise<WorkerProcess> {
+  const engine = pathToFileURL(resolve('dist/libs/claude-engine/index.js')).href;
+  const args = ['--input-type=module', '-e', WORKER, engine, JSON.stringify(options)];
+  const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', 'pipe', 'inherit'] });
+  const exited = once(child, 'exit');
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const nextLine = async () => String((await lines.next()).value);
+  const { launchId, pid: cliPid } = JSON.parse(await nextLine()) as LiveLaunch;
+  const pid = child.pid ?? 0;
+  const kill = async (signal: NodeJS.Signals) => {
+    if (child.exitCode === null && child.signalCode === null) process.kill(-pid, signal);
+    await exited;
+  };
+  return { pid, launchId, cliPid: cliPid ?? 0, nextLine, kill };
+}
+
+const WORKER = `
+const { CliEngine } = await import(process.argv[1]);
+const { directory, baseUrl, guard } = JSON.parse(process.argv[2]);
+const say = (fact) => console.log(JSON.stringify(fact));
+const engine = new CliEngine({
+  directory, guard, anthropic: { baseUrl, apiKey: 'k' }, onNotice: (notice) => notice.kind.startsWith('guard') && say(notice),
+});
+setInterval(() => engine.heartbeat(), 100);
+const request = { prompt: '[[hang]]', permissionMode: 'deny', timeoutMs: 600000 };
+for await (const event of engine.run(request, { signal: new AbortController().signal, workspaceKey: 'w' })) {
+  if (event.type === 'started') say(engine.liveLaunches()[0]);
+  if (event.type === 'ended') say(event);
+}
+`;
 
 const PATIENCE_MS = 15_000;
 

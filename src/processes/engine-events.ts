@@ -1,13 +1,20 @@
 import type { Ending, EngineEvent, EngineRequest } from '../../libs/claude-engine/index.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
-import type { Outcome, RunFacts } from './process-log.repository.js';
+import type { RunFacts } from './process-log.repository.js';
+import type { Outcome } from './process-outcome.js';
 import { ExecuteRequestSchema } from './processes.schemas.js';
 
 /** Everything that an engine says but its end. */
 export type EngineProgress = Exclude<EngineEvent, { type: 'ended' }>;
 
 /** What a process keeps of its request beside the columns. */
-const StoredRequestSchema = ExecuteRequestSchema.omit({ prompt: true, metadata: true });
+const StoredRequestSchema = ExecuteRequestSchema.omit({
+  prompt: true,
+  metadata: true,
+  priority: true,
+  retry: true,
+  queueTimeoutMs: true,
+});
 
 export function toEngineRequest(
   { prompt, request }: { prompt: string; request: unknown },

@@ -24,6 +24,7 @@ export const engineProvider: Provider = {
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
+      guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
         if (kind === 'launched') logger.debug({ ...fields }, kind);
         else logger.warn({ ...fields }, kind);

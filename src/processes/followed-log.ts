@@ -81,7 +81,7 @@ export class FollowedLog {
 /** Roughly: what is large in an event is its text. */
 function sizeOf(event: ProcessEvent): number {
   if ('text' in event) return event.text.length;
-  if ('process' in event) return event.process.prompt.length + (event.process.result?.length ?? 0);
+  if ('process' in event) return (event.process.prompt?.length ?? 0) + (event.process.result?.length ?? 0);
   if (event.type === 'tool_result' || event.type === 'tool_use' || event.type === 'raw')
     return JSON.stringify(event).length;
   return 0;

@@ -1,21 +1,26 @@
-import { Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+} from '@nestjs/common';
+import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { ProcessChannel } from './process-channel.js';
-import { type Outcome, ProcessLogRepository } from './process-log.repository.js';
+import { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessEndingsRepository } from './process-endings.repository.js';
+import type { Run } from './process-log.repository.js';
+import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
-import { ProcessesRepository } from './processes.repository.js';
+import { afterLoss } from './run-verdict.js';
 
-const TICK_MS = 2_000;
-/** How long a submit has to dispatch its own process before the sweep does it. */
-const DISPATCH_GRACE_MS = 2_000;
-/** After this a wake-up counts as lost; sending it again while it still waits changes nothing. */
-const REDISPATCH_MS = 30_000;
 const BATCH = 100;
 
-const WORKER_LOST: Outcome = {
+const QUEUE_TIMEOUT: Outcome = {
   status: 'failed',
   error: {
-    code: 'worker_lost',
-    detail: 'The worker that ran this has not been heard of.',
+    code: 'queue_timeout',
+    detail: 'It waited for its start for longer than its queueTimeoutMs.',
     retryable: true,
     retryAfterMs: null,
   },
@@ -26,10 +31,14 @@ const WORKER_LOST: Outcome = {
 export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShutdown {
   private readonly logger = new Logger(LeaseReconciler.name);
   private timer: NodeJS.Timeout | null = null;
+  /** On the monotonic clock. Workers that were cut off as we were get the time of a lease to show that they live. */
+  private judgeFrom = 0;
+  private isCutOff = false;
 
   constructor(
-    private readonly processes: ProcessesRepository,
-    private readonly log: ProcessLogRepository,
+    @Inject(CONFIG) private readonly config: ServerConfig,
+    private readonly claims: ProcessClaimsRepository,
+    private readonly endings: ProcessEndingsRepository,
     private readonly queue: ProcessesQueue,
     private readonly channel: ProcessChannel,
   ) {}
@@ -45,27 +54,38 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
 
   private schedule(): void {
     this.timer = setTimeout(() => {
-      this.tick()
-        .catch((err: unknown) => this.logger.warn({ err }, 'The sweep failed; the next one tries again.'))
-        .finally(() => {
-          if (this.timer) this.schedule();
-        });
-    }, TICK_MS);
+      void this.tick().finally(() => {
+        if (this.timer) this.schedule();
+      });
+    }, this.config.RECONCILER_INTERVAL_MS);
   }
 
   private async tick(): Promise<void> {
-    for (const { id, fence } of await this.processes.findExpired(BATCH)) await this.recover(id, fence);
-    const undispatched = await this.processes.findUndispatched(DISPATCH_GRACE_MS, REDISPATCH_MS, BATCH);
-    for (const waiting of undispatched) await this.queue.dispatch(waiting);
+    try {
+      const expired = await this.claims.findExpired(BATCH);
+      if (this.isCutOff) this.judgeFrom = performance.now() + this.config.LEASE_TTL_MS;
+      this.isCutOff = false;
+      if (performance.now() >= this.judgeFrom) for (const run of expired) await this.recover(run);
+      for (const id of await this.claims.findOverdue(BATCH)) await this.failOverdue(id);
+      // Wake-ups are repeated without end, and cost nothing where they are there already: what a crash or a flushed Redis
+      // lost is found by looking at what waits, not at what was sent.
+      void this.queue.sweep(await this.claims.findEligible(BATCH));
+    } catch (err) {
+      this.isCutOff = true;
+      this.logger.warn({ err }, 'The sweep failed; the next one tries again.');
+    }
   }
 
-  // An agent has side effects: what has started is not run again unasked.
-  private async recover(processId: string, fence: number): Promise<void> {
-    const run = { processId, fence };
-    if (await this.log.requeue(run)) return;
-    const events = await this.log.giveUp(run, WORKER_LOST);
-    if (!events) return;
-    this.logger.warn({ processId }, 'A process was given up: its worker is lost.');
-    this.channel.publishEvents(processId, events);
+  private async recover(run: Run): Promise<void> {
+    const concluded = await this.endings.conclude(run, [], afterLoss);
+    if (!concluded) return;
+    const { processId } = run;
+    this.logger.warn({ processId, isGivenBack: concluded.next !== null }, 'The worker of a process is lost.');
+    this.channel.publishEvents(processId, concluded.events);
+  }
+
+  private async failOverdue(processId: string): Promise<void> {
+    const events = await this.endings.failOverdue(processId, QUEUE_TIMEOUT);
+    if (events) this.channel.publishEvents(processId, events);
   }
 }

@@ -4,7 +4,7 @@ import { REDIS, REDIS_SUBSCRIBER } from '../platform/redis/redis.module.js';
 import type { ProcessEvent } from './process-events.schemas.js';
 
 const EVENTS = 'claude-runner:process-events:';
-const CANCELS = 'claude-runner:process-cancels';
+const COMMANDS = 'claude-runner:process-commands';
 
 type Listener = (message: string) => void;
 
@@ -18,7 +18,7 @@ export class ProcessChannel {
     @Inject(REDIS) private readonly redis: Redis,
     @Inject(REDIS_SUBSCRIBER) private readonly subscriber: Redis,
   ) {
-    subscriber.on('message', (channel: string, message: string) => this.listeners.get(channel)?.(message));
+    subscriber.on('message', (channel: string, message: string) => this.hear(channel, message));
   }
 
   /** Tells readers what has been committed to a log. */
@@ -26,9 +26,9 @@ export class ProcessChannel {
     this.publish(EVENTS + processId, JSON.stringify(events));
   }
 
-  /** Tells workers that one of them should look for a cancel. */
-  publishCancel(processId: string): void {
-    this.publish(CANCELS, processId);
+  /** Tells workers that one of them should look into the inbox of a process. */
+  publishCommand(processId: string): void {
+    this.publish(COMMANDS, processId);
   }
 
   /** @returns once Redis has said that messages will come; never, while Redis is away */
@@ -41,8 +41,17 @@ export class ProcessChannel {
     this.subscriber.unsubscribe(EVENTS + processId).catch((err: unknown) => this.logger.debug({ err }));
   }
 
-  async subscribeCancels(listener: (processId: string) => void): Promise<void> {
-    await this.subscribe(CANCELS, listener);
+  async subscribeCommands(listener: (processId: string) => void): Promise<void> {
+    await this.subscribe(COMMANDS, listener);
+  }
+
+  // Whatever else publishes on this Redis must not end the server.
+  private hear(channel: string, message: string): void {
+    try {
+      this.listeners.get(channel)?.(message);
+    } catch (err) {
+      this.logger.warn({ err, channel }, 'A message could not be read.');
+    }
   }
 
   private async subscribe(channel: string, listener: Listener): Promise<void> {

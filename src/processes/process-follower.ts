@@ -6,7 +6,8 @@ import { ProcessLogRepository } from './process-log.repository.js';
 
 /** How long a reader may lag where Redis lost a message. */
 const BACKSTOP_MS = 2_000;
-const PAGE_SIZE = 200;
+/** What a reader that is behind holds in memory: so many events, and no more bytes than that and one event. */
+const PAGE = { limit: 200, maxBytes: 1024 * 1024 };
 
 /**
  * Follows logs for whoever reads them on this server: SSE, sockets and waiting requests alike, each at its own pace. There
@@ -44,8 +45,8 @@ export class ProcessFollower implements OnApplicationShutdown {
           continue;
         }
         if (!events) {
-          events = await this.log.read(processId, seq, PAGE_SIZE);
-          isCaughtUp = events.length < PAGE_SIZE;
+          events = await this.log.read(processId, seq, PAGE);
+          isCaughtUp = events.length === 0;
           if (isOver()) return;
         }
         for (const event of events) {

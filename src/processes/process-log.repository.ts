@@ -1,9 +1,7 @@
 import { Injectable } from '@nestjs/common';
-import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
+import type { Prisma } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
-import { toProcess } from './process-view.js';
-import type { Process, ProcessError, Usage } from './processes.schemas.js';
 
 /** The right to write to a process's log: whose claim has another fence has lost it. */
 export interface Run {
@@ -23,23 +21,19 @@ export interface RunFacts {
   hasText?: boolean;
 }
 
+/** What one run has to write. */
+export interface RunBatch {
+  run: Run;
+  /** How far the writer knows the log: what is sent again after a lost answer is not written again. */
+  lastSeq: number;
+  /** Storable: see `makeStorable`. */
+  events: NewProcessEvent[];
+  facts: RunFacts;
+}
+
 export interface Appended {
   events: ProcessEvent[];
   cancelRequested: boolean;
-}
-
-type EndingStatus = 'completed' | 'failed' | 'cancelled';
-
-export interface Outcome {
-  status: EndingStatus;
-  result?: string | null;
-  error?: ProcessError | null;
-  stopReason?: Process['stopReason'];
-  usage?: Usage | null;
-  costUsd?: number | null;
-  numTurns?: number | null;
-  model?: string | null;
-  permissionDenials?: Process['permissionDenials'];
 }
 
 interface EventRow {
@@ -49,111 +43,80 @@ interface EventRow {
   createdAt: Date;
 }
 
-/** Owns `process_events`, and the ending of a process: the last entry of its log. */
+/** How far a run's process has come. */
+export interface RunState {
+  fence: number;
+  lastSeq: number;
+  status: string;
+}
+
+/** Owns `process_events`. */
 @Injectable()
 export class ProcessLogRepository {
   constructor(private readonly prisma: PrismaService) {}
 
   /**
-   * Adds to the log of a run: one statement, so all or nothing, that takes the numbers from `last_seq`.
-   * @param run with the `lastSeq` that the caller knows: what is sent again after a lost answer is not written again
-   * @returns null when the run is no longer the caller's, or its log has come further
+   * Adds to the logs of several runs: one statement, so all or nothing, that takes the numbers from `last_seq`. The rows are
+   * locked in the order of their ids, as whoever locks several does, so that nobody waits in a circle.
+   * @returns by process id; a run that is missing is no longer its caller's, or its log has come further
    */
-  async append(
-    { processId, fence, lastSeq }: Run & { lastSeq: number },
-    events: NewProcessEvent[],
-    facts: RunFacts,
-  ): Promise<Appended | null> {
-    const { started, hasText = false } = facts;
-    const rows = await this.prisma.$queryRaw<{ seq: number; createdAt: Date; cancelRequested: boolean }[]>`
-      WITH run AS (
-        UPDATE processes SET
-          last_seq = last_seq + ${events.length},
-          started_at = CASE WHEN ${started !== undefined} THEN coalesce(started_at, now()) ELSE started_at END,
-          first_token_at = CASE WHEN ${hasText} THEN coalesce(first_token_at, now()) ELSE first_token_at END,
-          engine = coalesce(${started?.engine ?? null}, engine),
-          model = coalesce(${started?.model ?? null}, model),
-          cli_version = coalesce(${started?.cliVersion ?? null}, cli_version),
-          demo = coalesce(${started?.demo ?? null}, demo)
-        WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' AND last_seq = ${lastSeq}
-        RETURNING id, session_id, last_seq - ${events.length} AS base, cancel_requested_at IS NOT NULL AS "cancelRequested"
+  async append(batches: RunBatch[]): Promise<Map<string, Appended>> {
+    const rows = await this.prisma.$queryRaw<
+      { processId: string; seq: number; createdAt: Date; cancelRequested: boolean }[]
+    >`
+      WITH batch AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(${JSON.stringify(batches.map(toBatchRow))}::json) AS batch(
+          id uuid, fence int, last_seq int, count int, events json, started boolean, engine text, model text,
+          cli_version text, cli_session_id text, demo boolean, has_text boolean)
+      ), owned AS MATERIALIZED (
+        SELECT process.id, batch.count FROM processes process JOIN batch USING (id)
+        WHERE process.fence = batch.fence AND process.status = 'running' AND process.last_seq = batch.last_seq
+        ORDER BY process.id FOR UPDATE OF process
+      ), run AS (
+        UPDATE processes process SET
+          last_seq = process.last_seq + batch.count,
+          has_started = process.has_started OR batch.started,
+          started_at = CASE WHEN batch.started THEN coalesce(process.started_at, now()) ELSE process.started_at END,
+          first_token_at = CASE WHEN batch.has_text THEN coalesce(process.first_token_at, now()) ELSE process.first_token_at END,
+          engine = coalesce(batch.engine, process.engine),
+          model = coalesce(batch.model, process.model),
+          cli_version = coalesce(batch.cli_version, process.cli_version),
+          demo = coalesce(batch.demo, process.demo)
+        FROM batch JOIN owned USING (id) WHERE process.id = batch.id
+        RETURNING process.id, process.session_id, batch.last_seq AS base, batch.events, batch.cli_session_id,
+          process.cancel_requested_at IS NOT NULL AS cancel_requested
       ), conversation AS (
-        UPDATE sessions SET cli_session_id = ${started?.cliSessionId ?? null}
-        FROM run WHERE sessions.id = run.session_id AND ${typeof started?.cliSessionId === 'string'}
+        UPDATE sessions SET cli_session_id = run.cli_session_id
+        FROM run WHERE sessions.id = run.session_id AND run.cli_session_id IS NOT NULL
       ), entries AS (
-        INSERT INTO process_events (process_id, seq, type, payload)
-        SELECT run.id, run.base + entry.place, entry.value->>'type', entry.value
-        FROM run, json_array_elements(${JSON.stringify(events)}::json) WITH ORDINALITY AS entry(value, place)
-        RETURNING seq, created_at
+        INSERT INTO process_events (process_id, seq, type, payload, bytes)
+        SELECT run.id, run.base + entry.place, entry.value->>'type', entry.value, octet_length(entry.value::text)
+        FROM run, json_array_elements(run.events) WITH ORDINALITY AS entry(value, place)
+        RETURNING process_id, seq, created_at
       )
-      SELECT entries.seq, entries.created_at AS "createdAt", run."cancelRequested" FROM entries, run ORDER BY entries.seq`;
-    if (rows.length !== events.length) return null;
-    return {
-      cancelRequested: rows[0]?.cancelRequested ?? false,
-      events: events.map((payload, index) =>
-        toEvent({ processId, payload, ...(rows[index] as { seq: number; createdAt: Date }) }),
-      ),
-    };
+      SELECT entries.process_id AS "processId", entries.seq, entries.created_at AS "createdAt",
+        run.cancel_requested AS "cancelRequested"
+      FROM entries JOIN run ON run.id = entries.process_id ORDER BY entries.process_id, entries.seq`;
+    return gather(batches, rows);
   }
 
   /**
-   * Ends a run: its last events, its status, its result and the terminal event in one transaction. A cancel that was asked
-   * for in time and an ending that came before it have one winner: whoever gets the row first.
-   * @returns null when the run is no longer the caller's
+   * The part of a log after a seq, in order, as far as both bounds let it; at least one event where there is one.
+   * @param maxBytes of all payloads together
    */
-  async end(run: Run, events: NewProcessEvent[], outcome: Outcome): Promise<ProcessEvent[] | null> {
-    return this.prisma.$transaction(async (transaction) => {
-      const { processId, fence } = run;
-      const locked = await lock(
-        transaction,
-        Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`,
-      );
-      return locked && finish(transaction, locked, events, outcome);
-    });
-  }
-
-  /** Ends a run whose worker is lost; a cancel that was asked for wins. @returns null when it is not that run any more */
-  async giveUp({ processId, fence }: Run, outcome: Outcome): Promise<ProcessEvent[] | null> {
-    return this.prisma.$transaction(async (transaction) => {
-      const locked = await lock(
-        transaction,
-        Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`,
-      );
-      if (!locked) return null;
-      return finish(
-        transaction,
-        locked,
-        [],
-        locked.row.cancelRequestedAt ? { status: 'cancelled' } : outcome,
-      );
-    });
-  }
-
-  /** Takes a run that never started back to the queue, to its old place. @returns whether it was such a run */
-  async requeue({ processId, fence }: Run): Promise<boolean> {
-    const count = await this.prisma.$executeRaw`
-      UPDATE processes SET status = 'pending', attempt = attempt + 1, owner = NULL, lease_until = NULL, dispatched_at = NULL
-      WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
-        AND started_at IS NULL AND cancel_requested_at IS NULL`;
-    return count === 1;
-  }
-
-  /** Cancels a process that still waits. @returns null when it no longer does */
-  async cancelPending(processId: string): Promise<ProcessEvent[] | null> {
-    return this.prisma.$transaction(async (transaction) => {
-      const locked = await lock(transaction, Prisma.sql`id = ${processId}::uuid AND status = 'pending'`);
-      return locked && finish(transaction, locked, [], { status: 'cancelled' });
-    });
-  }
-
-  /** The part of a log after a seq, in order. */
-  async read(processId: string, after: number, limit: number): Promise<ProcessEvent[]> {
-    const rows = await this.prisma.processEvent.findMany({
-      where: { processId, seq: { gt: after } },
-      orderBy: { seq: 'asc' },
-      take: limit,
-    });
-    return (rows as unknown as EventRow[]).map(toEvent);
+  async read(
+    processId: string,
+    after: number,
+    { limit, maxBytes }: { limit: number; maxBytes: number },
+  ): Promise<ProcessEvent[]> {
+    const rows = await this.prisma.$queryRaw<EventRow[]>`
+      SELECT event.process_id AS "processId", event.seq, event.payload, event.created_at AS "createdAt"
+      FROM process_events event JOIN (
+        SELECT seq, sum(bytes) OVER (ORDER BY seq) - bytes AS before
+        FROM process_events WHERE process_id = ${processId}::uuid AND seq > ${after} ORDER BY seq LIMIT ${limit}
+      ) page ON page.seq = event.seq AND event.process_id = ${processId}::uuid
+      WHERE page.before < ${maxBytes} ORDER BY event.seq`;
+    return rows.map(toEvent);
   }
 
   /** How far the logs have come. */
@@ -165,71 +128,66 @@ export class ProcessLogRepository {
     return new Map(rows.map(({ id, lastSeq }) => [id, lastSeq]));
   }
 
-  /** What is known of a run after a write whose answer was lost. */
-  async findRun({ processId }: Run): Promise<{ fence: number; lastSeq: number; status: string } | null> {
-    return this.prisma.process.findUnique({
-      where: { id: processId },
-      select: { fence: true, lastSeq: true, status: true },
+  /** What is known of runs after a write whose answer was lost, by process id. */
+  async findRuns(processIds: string[]): Promise<Map<string, RunState>> {
+    const rows = await this.prisma.process.findMany({
+      where: { id: { in: processIds } },
+      select: { id: true, fence: true, lastSeq: true, status: true },
     });
+    return new Map(rows.map(({ id, ...state }) => [id, state]));
   }
 }
 
-interface LockedProcess {
-  row: ProcessRow;
-  /** By the database's clock. */
-  now: Date;
+function toBatchRow({ run, lastSeq, events, facts: { started, hasText = false } }: RunBatch) {
+  return {
+    id: run.processId,
+    fence: run.fence,
+    last_seq: lastSeq,
+    count: events.length,
+    events,
+    started: started !== undefined,
+    engine: started?.engine,
+    model: started?.model,
+    cli_version: started?.cliVersion,
+    cli_session_id: started?.cliSessionId,
+    demo: started?.demo,
+    has_text: hasText,
+  };
 }
 
-async function lock(
-  transaction: Prisma.TransactionClient,
-  condition: Prisma.Sql,
-): Promise<LockedProcess | null> {
-  const [locked] = await transaction.$queryRaw<{ id: string; now: Date }[]>`
-    SELECT id, now() FROM processes WHERE ${condition} FOR UPDATE`;
-  const row = locked && (await transaction.process.findUnique({ where: { id: locked.id } }));
-  return row ? { row, now: locked.now } : null;
+function gather(
+  batches: RunBatch[],
+  rows: { processId: string; seq: number; createdAt: Date; cancelRequested: boolean }[],
+): Map<string, Appended> {
+  const payloads = new Map(batches.map(({ run, lastSeq, events }) => [run.processId, { lastSeq, events }]));
+  const appended = new Map<string, Appended>();
+  for (const { processId, seq, createdAt, cancelRequested } of rows) {
+    const batch = payloads.get(processId);
+    const payload = batch?.events[seq - batch.lastSeq - 1];
+    if (!payload) continue;
+    const written = appended.get(processId) ?? { events: [], cancelRequested };
+    written.events.push(toEvent({ processId, seq, payload, createdAt }));
+    appended.set(processId, written);
+  }
+  return appended;
 }
 
-async function finish(
+/** Adds to a log in a transaction that holds the lock on its process, and that sets `last_seq` itself. */
+export async function insertEvents(
   transaction: Prisma.TransactionClient,
-  { row, now }: LockedProcess,
+  { processId, lastSeq }: { processId: string; lastSeq: number },
   events: NewProcessEvent[],
-  outcome: Outcome,
 ): Promise<ProcessEvent[]> {
-  const finished = await transaction.process.update({
-    where: { id: row.id },
-    data: {
-      status: outcome.status,
-      result: outcome.result ?? null,
-      error: outcome.error ?? Prisma.DbNull,
-      stopReason: outcome.stopReason ?? null,
-      usage: outcome.usage ?? Prisma.DbNull,
-      costUsd: outcome.costUsd ?? null,
-      numTurns: outcome.numTurns ?? null,
-      model: outcome.model ?? row.model,
-      permissionDenials: (outcome.permissionDenials ?? []) as Prisma.InputJsonArray,
-      cancelRequestedAt: row.status === 'pending' ? now : row.cancelRequestedAt,
-      owner: null,
-      leaseUntil: null,
-      lastSeq: row.lastSeq + events.length + 1,
-      finishedAt: now,
-    },
-  });
-  if (row.startedAt)
-    await transaction.session.update({ where: { id: row.sessionId }, data: { head: { increment: 1 } } });
-  const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
-  const written = await transaction.processEvent.createManyAndReturn({
-    data: [...events, terminal].map((event, index) => ({
-      processId: row.id,
-      seq: row.lastSeq + 1 + index,
-      type: event.type,
-      payload: event as Prisma.InputJsonObject,
-    })),
-  });
-  return (written as unknown as EventRow[]).sort((a, b) => a.seq - b.seq).map(toEvent);
+  const rows = await transaction.$queryRaw<{ createdAt: Date }[]>`
+    INSERT INTO process_events (process_id, seq, type, payload, bytes)
+    SELECT ${processId}::uuid, ${lastSeq} + entry.place, entry.value->>'type', entry.value, octet_length(entry.value::text)
+    FROM json_array_elements(${JSON.stringify(events)}::json) WITH ORDINALITY AS entry(value, place)
+    RETURNING created_at AS "createdAt"`;
+  const createdAt = rows[0]?.createdAt ?? new Date();
+  return events.map((payload, index) => toEvent({ processId, seq: lastSeq + 1 + index, payload, createdAt }));
 }
 
-const toEvent = ({ processId, seq, createdAt, payload }: EventRow) => ({
+const toEvent = ({ processId, seq, createdAt, payload }: EventRow): ProcessEvent => ({
   processId,
   seq,
   createdAt: createdAt.toISOString(),

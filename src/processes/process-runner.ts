@@ -3,12 +3,14 @@ import { type ClaudeEngine, type Ending, RunAbort } from '../../libs/claude-engi
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
 import { ENGINE } from './engine.provider.js';
-import { ProcessChannel } from './process-channel.js';
-import { type Outcome, ProcessLogRepository } from './process-log.repository.js';
-import type { ProcessesRepository } from './processes.repository.js';
-import { RunLog, RunLost } from './run-log.js';
+import type { LiveRun } from './lease-keeper.js';
+import type { ProcessClaimsRepository } from './process-claims.repository.js';
+import type { Outcome } from './process-outcome.js';
+import { ProcessesQueue } from './processes.queue.js';
+import { makeStorable } from './text-safety.js';
+import { afterDrain, afterEnding, type RunHistory, type Verdict } from './run-verdict.js';
 
-export type ClaimedProcess = NonNullable<Awaited<ReturnType<ProcessesRepository['claim']>>>;
+export type ClaimedProcess = NonNullable<Awaited<ReturnType<ProcessClaimsRepository['claim']>>>;
 
 const BUG: Outcome = {
   status: 'failed',
@@ -28,66 +30,52 @@ export class ProcessRunner {
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
-    private readonly log: ProcessLogRepository,
-    private readonly channel: ProcessChannel,
+    private readonly queue: ProcessesQueue,
   ) {}
 
   /** Never rejects: whatever fails becomes the ending of the process, or is left to the reconciler. */
-  async run(claimed: ClaimedProcess, controller: AbortController): Promise<void> {
-    const { id: processId, fence, lastSeq } = claimed;
-    const runLog = new RunLog({
-      run: { processId, fence, lastSeq },
-      log: this.log,
-      onCommitted: (events) => this.channel.publishEvents(processId, events),
-      onCancelRequested: () => controller.abort(new RunAbort('cancelled')),
-    });
+  async run(claimed: ClaimedProcess, run: LiveRun): Promise<void> {
     try {
-      await this.drive(claimed, runLog, controller.signal);
+      await this.drive(claimed, run);
     } catch (err) {
-      if (err instanceof RunLost)
-        this.logger.warn({ processId, fence }, 'The run was lost to another worker.');
-      else await this.fail(runLog, processId, err);
+      if (!run.log.isLost) await this.fail(run, err);
     }
   }
 
   /** Writes the ending as soon as it is known, and holds the slot until the CLI is gone: a slot is one CLI. */
-  private async drive(claimed: ClaimedProcess, runLog: RunLog, signal: AbortSignal): Promise<void> {
+  private async drive(claimed: ClaimedProcess, run: LiveRun): Promise<void> {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
+    const { signal } = run.controller;
     let hasEnded = false;
     for await (const event of this.engine.run(request, { signal, workspaceKey: claimed.sessionId })) {
-      if (event.type === 'ended') await this.conclude(claimed, runLog, event.ending, signal);
-      else await runLog.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
+      if (event.type === 'ended') await this.conclude(run, verdictOn(event.ending, signal));
+      else await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
       hasEnded = event.type === 'ended';
     }
     if (!hasEnded) throw new Error('The engine stopped without an ending.');
   }
 
-  private async conclude(
-    claimed: ClaimedProcess,
-    runLog: RunLog,
-    ending: Ending,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const isShutDown =
-      signal.aborted && RunAbort.kindOf(signal.reason) === 'shutdown' && ending.kind !== 'completed';
-    if (!isShutDown) return runLog.end(toOutcome(ending));
-    // What never started may start elsewhere; an agent that has begun is not run twice unasked.
-    await runLog.settled();
-    if (await this.log.requeue({ processId: claimed.id, fence: claimed.fence })) return;
-    await runLog.end({
-      ...toOutcome(ending),
-      status: 'failed',
-      error: {
-        code: 'worker_lost',
-        detail: 'The server that ran this was shut down before the end.',
-        retryable: true,
-        retryAfterMs: null,
-      },
-    });
+  private async conclude({ log }: LiveRun, judge: (run: RunHistory) => Verdict): Promise<void> {
+    const { next } = await log.conclude(judge);
+    if (next) void this.queue.dispatch([next]);
   }
 
-  private async fail(runLog: RunLog, processId: string, err: unknown): Promise<void> {
+  private async fail(run: LiveRun, err: unknown): Promise<void> {
+    const { processId } = run;
     this.logger.error({ err, processId }, 'A run failed for a reason of our own.');
-    await runLog.end(BUG).catch((error: unknown) => this.logger.error({ err: error, processId }));
+    await this.conclude(run, (history) => afterEnding(history, BUG)).catch((error: unknown) =>
+      this.logger.error({ err: error, processId }),
+    );
   }
+}
+
+/** Only what the shutdown itself has ended is lost by it: a failure of another kind stays what it is. */
+function verdictOn(ending: Ending, signal: AbortSignal): (run: RunHistory) => Verdict {
+  const outcome = makeStorable(toOutcome(ending));
+  const isShutDown =
+    signal.aborted &&
+    RunAbort.kindOf(signal.reason) === 'shutdown' &&
+    ending.kind === 'failed' &&
+    ending.error.code === 'engine_unavailable';
+  return (run) => (isShutDown ? afterDrain(run, outcome) : afterEnding(run, outcome));
 }

@@ -5,7 +5,12 @@ const ROUTE = '/api/v1/claude/processes';
 
 /** A row as callers see it. */
 export function toProcess(row: ProcessRow, queuePosition: number | null): Process {
-  return { ...toFields(row, queuePosition), prompt: row.prompt, result: row.result, structuredResult: null };
+  return {
+    ...toFields(row, queuePosition),
+    prompt: row.contentDeletedAt ? null : row.prompt,
+    result: row.result,
+    structuredResult: null,
+  };
 }
 
 export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result'>;
@@ -26,7 +31,7 @@ function toFields(row: SummaryRow, queuePosition: number | null) {
     demo: row.demo,
     sessionId: row.sessionId,
     attempt: row.attempt,
-    priority: null,
+    priority: row.priority,
     queuePosition: row.status === 'pending' ? queuePosition : null,
     usage: row.usage as Process['usage'],
     costUsd: row.costUsd,
@@ -37,7 +42,8 @@ function toFields(row: SummaryRow, queuePosition: number | null) {
     startedAt: row.startedAt?.toISOString() ?? null,
     finishedAt: row.finishedAt?.toISOString() ?? null,
     cancelRequestedAt: row.cancelRequestedAt?.toISOString() ?? null,
-    retryAt: null,
+    retryAt: row.status === 'pending' ? (row.retryAt?.toISOString() ?? null) : null,
+    contentDeletedAt: row.contentDeletedAt?.toISOString() ?? null,
     queueWaitMs: between(row.createdAt, row.startedAt),
     timeToFirstTokenMs: between(row.createdAt, row.firstTokenAt),
     durationMs: between(row.startedAt, row.finishedAt),

@@ -1,99 +1,79 @@
 import { hostname } from 'node:os';
-import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
-import { RunAbort, type RunAbortKind } from '../../libs/claude-engine/index.js';
+import { RunAbort } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
-import { ProcessChannel } from './process-channel.js';
-import { ProcessRunner } from './process-runner.js';
-import { ProcessesRepository } from './processes.repository.js';
+import { EventAppender } from './event-appender.js';
+import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
+import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
+import { ProcessClaimsRepository } from './process-claims.repository.js';
 
-/** How long a claim holds without a sign of life. */
-const LEASE_MS = 15_000;
-const HEARTBEAT_MS = 5_000;
-
-interface LiveRun {
-  fence: number;
-  controller: AbortController;
-  ended: Promise<void>;
-}
-
-/** Claims processes, keeps their leases and hears of their cancels. */
+/** Claims processes and runs them, each in a slot. */
 @Injectable()
-export class ProcessWorker implements OnApplicationBootstrap {
+export class ProcessWorker {
   readonly id = `${hostname()}:${process.pid}:${uuid()}`;
   private readonly logger = new Logger(ProcessWorker.name);
-  private readonly live = new Map<string, LiveRun>();
-  private heartbeat: NodeJS.Timeout | null = null;
+  private readonly live = new Map<LiveRun, Promise<void>>();
   private drainRequested = false;
 
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
-    private readonly processes: ProcessesRepository,
+    private readonly claims: ProcessClaimsRepository,
+    private readonly leases: LeaseKeeper,
+    private readonly appender: EventAppender,
     private readonly runner: ProcessRunner,
-    private readonly channel: ProcessChannel,
   ) {}
 
   get slots(): { total: number; busy: number } {
     return { total: this.config.WORKER_CONCURRENCY, busy: this.live.size };
   }
 
-  onApplicationBootstrap(): void {
-    this.heartbeat = setInterval(() => void this.renewLeases(), HEARTBEAT_MS);
-    this.channel
-      .subscribeCancels((processId) => this.abort(processId, 'cancelled'))
-      .catch((err: unknown) => this.logger.warn({ err }));
-  }
-
   /** Claims the process whose turn it is and runs it to its end. Does nothing where none waits. */
   async runNext(): Promise<void> {
     if (this.isDraining()) return;
-    const claimed = await this.processes.claim(this.id, LEASE_MS);
+    const sentAt = performance.now();
+    const claimed = await this.claims.claim(this.id, this.config.LEASE_TTL_MS);
     if (!claimed) return;
-    const controller = new AbortController();
-    const ended = this.runner.run(claimed, controller);
-    this.live.set(claimed.id, { fence: claimed.fence, controller, ended });
-    if (this.isDraining()) this.abort(claimed.id, 'shutdown');
-    await ended.finally(() => this.live.delete(claimed.id));
+    const run = this.prepare(claimed);
+    this.leases.hold(this.id, run, sentAt);
+    if (this.isDraining() || !this.leases.isProven(sentAt)) run.controller.abort(new RunAbort('shutdown'));
+    const ended = this.runner.run(claimed, run).finally(() => {
+      this.leases.release(run);
+      this.live.delete(run);
+    });
+    this.live.set(run, ended);
+    await ended;
   }
 
   /** Claims no more, and waits for what runs until the signal aborts; then ends it. Resolves when nothing is left. */
   async drain(signal: AbortSignal): Promise<void> {
     this.drainRequested = true;
     const abortAll = () => {
-      for (const id of this.live.keys()) this.abort(id, 'shutdown');
+      for (const { controller } of this.live.keys()) controller.abort(new RunAbort('shutdown'));
     };
     if (signal.aborted) abortAll();
     else signal.addEventListener('abort', abortAll, { once: true });
-    await Promise.allSettled([...this.live.values()].map(({ ended }) => ended));
+    await Promise.allSettled([...this.live.values()]);
     signal.removeEventListener('abort', abortAll);
-    if (this.heartbeat) clearInterval(this.heartbeat);
+    this.leases.stop();
+  }
+
+  private prepare({ id: processId, fence, lastSeq }: ClaimedProcess): LiveRun {
+    const controller = new AbortController();
+    const log = this.appender.open(
+      { processId, fence, lastSeq },
+      {
+        onCancelRequested: () => controller.abort(new RunAbort('cancelled')),
+        onLost: () => {
+          this.logger.warn({ processId, fence }, 'The run is lost; its CLI is killed.');
+          controller.abort(new RunAbort('fenced'));
+        },
+      },
+    );
+    return { processId, fence, log, controller };
   }
 
   private isDraining(): boolean {
     return this.drainRequested;
-  }
-
-  private abort(processId: string, kind: RunAbortKind): void {
-    this.live.get(processId)?.controller.abort(new RunAbort(kind));
-  }
-
-  /** Also finds the cancels whose message got lost, and ends what another worker has taken over. */
-  private async renewLeases(): Promise<void> {
-    const renewing = [...this.live];
-    if (renewing.length === 0) return;
-    try {
-      const renewed = await this.processes.renewLeases(
-        this.id,
-        renewing.map(([id]) => id),
-        LEASE_MS,
-      );
-      const byId = new Map(renewed.map((row) => [row.id, row]));
-      for (const [id, { fence }] of renewing) {
-        const row = byId.get(id);
-        if (row?.fence !== fence || row.cancelRequested) this.abort(id, 'cancelled');
-      }
-    } catch (err) {
-      this.logger.warn({ err }, 'The leases could not be renewed.');
-    }
   }
 }

@@ -4,10 +4,15 @@ import type { ServerConfig } from '../platform/config/config.js';
 import { QueueModule } from '../platform/queue/queue.module.js';
 import { DemoApi } from './demo-api.js';
 import { engineProvider } from './engine.provider.js';
+import { EventAppender } from './event-appender.js';
+import { LeaseKeeper } from './lease-keeper.js';
 import { LeaseReconciler } from './lease-reconciler.js';
 import { OperationsService } from './operations.service.js';
 import { ProcessChannel } from './process-channel.js';
+import { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessCommandsRepository } from './process-commands.repository.js';
 import { ProcessDrain } from './process-drain.js';
+import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
 import { ProcessStatisticsRepository } from './process-statistics.repository.js';
@@ -24,6 +29,9 @@ import { WorkerDirectory } from './worker-directory.js';
 const WORKER_PROVIDERS = [
   DemoApi,
   engineProvider,
+  EventAppender,
+  LeaseKeeper,
+  ProcessCommandsRepository,
   ProcessDrain,
   ProcessesProcessor,
   ProcessRunner,
@@ -41,6 +49,8 @@ export class ProcessesModule {
       providers: [
         LeaseReconciler,
         ProcessChannel,
+        ProcessClaimsRepository,
+        ProcessEndingsRepository,
         ProcessesQueue,
         ProcessesRepository,
         ProcessesService,

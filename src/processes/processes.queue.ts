@@ -1,8 +1,7 @@
 import { InjectQueue } from '@nestjs/bull';
 import { Injectable, Logger } from '@nestjs/common';
-import type { Queue } from 'bull';
+import type { JobOptions, Queue } from 'bull';
 import { z } from 'zod';
-import { ProcessesRepository } from './processes.repository.js';
 
 export const PROCESSES_QUEUE = 'processes';
 
@@ -10,39 +9,62 @@ export const PROCESSES_QUEUE = 'processes';
 export const ProcessJobSchema = z.object({ processId: z.uuid() });
 export type ProcessJob = z.output<typeof ProcessJobSchema>;
 
-const QUEUE_TIMEOUT_MS = 2_000;
+interface WaitingProcess {
+  id: string;
+  attempt: number;
+  /** It may not run before. */
+  afterMs?: number;
+}
 
 @Injectable()
 export class ProcessesQueue {
   private readonly logger = new Logger(ProcessesQueue.name);
+  private isSweeping = false;
 
-  constructor(
-    @InjectQueue(PROCESSES_QUEUE) private readonly queue: Queue<ProcessJob>,
-    private readonly processes: ProcessesRepository,
-  ) {}
+  constructor(@InjectQueue(PROCESSES_QUEUE) private readonly queue: Queue<ProcessJob>) {}
 
-  /** Wakes a slot for the process. Never fails: what does not get through is dispatched again by the sweep. */
-  async dispatch({ id, attempt }: { id: string; attempt: number }): Promise<void> {
+  /**
+   * Wakes a slot for each of the processes. Never fails: what does not get through is dispatched again by the sweep. Bull waits
+   * for Redis for ever, and what waits there is sent when it is back.
+   */
+  async dispatch(waiting: WaitingProcess[]): Promise<void> {
+    if (waiting.length === 0) return;
     try {
-      const job = this.queue.add(
-        { processId: id },
-        { jobId: `${id}#${attempt}`, attempts: 1, removeOnComplete: true, removeOnFail: true },
-      );
-      if (await within(job, QUEUE_TIMEOUT_MS)) await this.processes.markDispatched(id);
+      await this.add(waiting, ({ id, attempt, afterMs = 0 }) => ({
+        jobId: `${id}#${attempt}`,
+        delay: afterMs,
+      }));
     } catch (err) {
-      this.logger.warn({ err, processId: id }, 'The wake-up did not get through; the sweep sends it again.');
+      this.logger.warn({ err }, 'Wake-ups did not get through; the sweep sends them again.');
     }
   }
 
-  async counts(): Promise<{ waiting: number; active: number }> {
-    const { waiting, active } = await this.queue.getJobCounts();
-    return { waiting, active };
+  /**
+   * Makes up for wake-ups that a crash or a flushed Redis has lost: as many as there are processes that could run, and not one
+   * for each of them. A wake-up may have been spent on another process than its own.
+   */
+  async sweep(eligible: WaitingProcess[]): Promise<void> {
+    if (this.isSweeping || eligible.length === 0) return;
+    this.isSweeping = true;
+    try {
+      const missing = eligible.length - (await this.queue.getWaitingCount());
+      if (missing > 0) await this.add(eligible.slice(0, missing), () => ({}));
+    } catch (err) {
+      this.logger.warn({ err }, 'The wake-ups could not be counted; the next sweep tries again.');
+    } finally {
+      this.isSweeping = false;
+    }
   }
-}
 
-/** Bull waits for Redis for ever. */
-async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => (timer = setTimeout(resolve, ms, false)));
-  return Promise.race([promise.then(() => true), late]).finally(() => clearTimeout(timer));
+  private async add(
+    waiting: WaitingProcess[],
+    options: (process: WaitingProcess) => JobOptions,
+  ): Promise<void> {
+    await this.queue.addBulk(
+      waiting.map((process) => ({
+        data: { processId: process.id },
+        opts: { attempts: 1, removeOnComplete: true, removeOnFail: true, ...options(process) },
+      })),
+    );
+  }
 }

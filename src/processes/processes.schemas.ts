@@ -29,16 +29,33 @@ const plannedValue = (value: string) => ({
 });
 
 /** Fields of the contract that a later version brings. Until then they are refused by name. */
-const PLANNED_FIELDS = [
-  'sessionId',
-  'forkSession',
-  'maxBudgetUsd',
-  'queueTimeoutMs',
-  'outputSchema',
-  'priority',
-  'retry',
-  'idempotencyKey',
-];
+const PLANNED_FIELDS = ['sessionId', 'forkSession', 'maxBudgetUsd', 'outputSchema', 'idempotencyKey'];
+
+/** The failures after which a caller may let a process run again. */
+const RetryableCodeSchema = z
+  .enum([
+    'worker_lost',
+    'timeout',
+    'stalled',
+    'engine_unavailable',
+    'upstream_rate_limited',
+    'upstream_overloaded',
+    'internal',
+  ])
+  .meta({ id: 'RetryableCode' });
+
+const RetrySchema = z
+  .strictObject({
+    maxAttempts: z.int().min(2).max(10).meta({ description: 'The first run counts' }),
+    on: z.array(RetryableCodeSchema).min(1).max(RetryableCodeSchema.options.length),
+  })
+  .meta({
+    id: 'Retry',
+    description:
+      'When the process may run again. An agent has side effects: without this nothing that has started runs twice',
+  });
+
+const DEFAULT_PRIORITY = 5;
 
 export const ExecuteRequestSchema = z
   .strictObject({
@@ -70,6 +87,16 @@ export const ExecuteRequestSchema = z
       }),
     maxTurns: z.int().min(1).max(1000).optional(),
     timeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({ description: 'How long it may run' }),
+    queueTimeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({
+      description: 'How long it may wait for its first start; after that it fails with queue_timeout',
+    }),
+    priority: z
+      .int()
+      .min(0)
+      .max(9)
+      .default(DEFAULT_PRIORITY)
+      .meta({ description: "Orders the caller's own waiting processes, the highest first" }),
+    retry: RetrySchema.optional(),
     engine: z
       .enum(['auto', 'cli', 'api'])
       .refine((engine) => engine !== 'api', plannedValue('api'))
@@ -114,7 +141,7 @@ export const ProcessErrorSchema = z
   .object({
     code: z.string().meta({
       description:
-        'timeout, stalled, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
+        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
     }),
     detail: z.string(),
     retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),
@@ -148,7 +175,7 @@ const summaryFields = {
   demo: z.boolean().meta({ description: 'It ran against the scripted Messages API' }),
   sessionId: z.uuid(),
   attempt: z.int(),
-  priority: z.int().nullable(),
+  priority: z.int(),
   queuePosition: z.int().nullable().meta({ description: '1 is next; null once it no longer waits' }),
   usage: UsageSchema.nullable(),
   costUsd: z.number().nullable(),
@@ -159,7 +186,10 @@ const summaryFields = {
   startedAt: timestamp.nullable(),
   finishedAt: timestamp.nullable(),
   cancelRequestedAt: timestamp.nullable(),
-  retryAt: timestamp.nullable(),
+  retryAt: timestamp.nullable().meta({ description: 'It waits until then before it runs again' }),
+  contentDeletedAt: timestamp.nullable().meta({
+    description: 'Its prompt, result and log were deleted then; ids, times, status and cost are left',
+  }),
   queueWaitMs: milliseconds('From createdAt to startedAt'),
   timeToFirstTokenMs: milliseconds('From createdAt to the first text'),
   durationMs: milliseconds('From startedAt to finishedAt'),
@@ -171,7 +201,7 @@ const summaryFields = {
 export const ProcessSchema = z
   .object({
     ...summaryFields,
-    prompt: z.string(),
+    prompt: z.string().nullable().meta({ description: 'Null once the content was deleted' }),
     result: z.string().nullable(),
     structuredResult: z.unknown(),
   })

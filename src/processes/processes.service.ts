@@ -9,6 +9,7 @@ import { Lifecycle } from '../platform/health/lifecycle.js';
 import { withSignals } from '../platform/http/with-signals.js';
 import { ProcessChannel } from './process-channel.js';
 import type { ProcessEvent, ProcessEventPage } from './process-events.schemas.js';
+import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
 import type { EventsQuery, ListProcessesQuery } from './process-queries.schemas.js';
@@ -18,6 +19,7 @@ import { ProcessesRepository } from './processes.repository.js';
 import { type ExecuteRequest, isEnded, type Process, type ProcessPage } from './processes.schemas.js';
 
 const PREVIEW_CHARACTERS = 200;
+const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 
 export interface Wait {
   /** How long the caller would wait; null for as long as the server lets it. */
@@ -33,6 +35,7 @@ export class ProcessesService {
     private readonly lifecycle: Lifecycle,
     private readonly processes: ProcessesRepository,
     private readonly log: ProcessLogRepository,
+    private readonly endings: ProcessEndingsRepository,
     private readonly queue: ProcessesQueue,
     private readonly channel: ProcessChannel,
     private readonly follower: ProcessFollower,
@@ -40,7 +43,7 @@ export class ProcessesService {
 
   /** Resolves once the process is durable. */
   async submit(caller: Caller, request: ExecuteRequest): Promise<Process> {
-    const { prompt, metadata, ...rest } = request;
+    const { prompt, metadata, priority, retry, queueTimeoutMs, ...rest } = request;
     requireOfferedTools(request);
     const { row, queuePosition } = await this.processes.create({
       id: uuid(),
@@ -50,9 +53,13 @@ export class ProcessesService {
       promptPreview: previewOf(prompt),
       request: rest,
       metadata,
+      priority,
+      maxAttempts: retry?.maxAttempts ?? 1,
+      retryOn: retry?.on ?? [],
+      queueTimeoutMs: queueTimeoutMs ?? null,
       demo: this.config.demo,
     });
-    void this.queue.dispatch(row);
+    void this.queue.dispatch([row]);
     return toProcess(row, queuePosition);
   }
 
@@ -98,9 +105,9 @@ export class ProcessesService {
   async cancel(caller: Caller, id: string): Promise<Process> {
     const process = await this.find(caller, id);
     if (isEnded(process)) return process;
-    const events = await this.log.cancelPending(id);
-    if (events) this.channel.publishEvents(id, events);
-    else if (await this.processes.requestCancel(id)) this.channel.publishCancel(id);
+    const cancelled = await this.endings.cancel(id, caller.userId);
+    if (cancelled.kind === 'ended') this.channel.publishEvents(id, cancelled.events);
+    if (cancelled.kind === 'requested') this.channel.publishCommand(id);
     return this.find(caller, id);
   }
 
@@ -111,7 +118,7 @@ export class ProcessesService {
     { after, limit, include }: EventsQuery,
   ): Promise<ProcessEventPage> {
     const process = await this.findAt(caller, id, after);
-    const events = await this.log.read(id, after, limit);
+    const events = await this.log.read(id, after, { limit, maxBytes: MAX_PAGE_BYTES });
     const last = events.at(-1)?.seq ?? after;
     const isAtEnd = isEnded(process) && last >= process.lastSeq;
     return {

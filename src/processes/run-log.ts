@@ -1,12 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isStoreOutage } from '../platform/prisma/store-outage.js';
+import { isTransient } from '../platform/prisma/database-failure.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
-import type { Outcome, ProcessLogRepository, Run, RunFacts } from './process-log.repository.js';
-import { makeStorable, splitHalfPair } from './text-safety.js';
+import type { Concluded, ProcessEndingsRepository } from './process-endings.repository.js';
+import type { Appended, ProcessLogRepository, Run, RunBatch, RunFacts } from './process-log.repository.js';
+import type { RunHistory, Verdict } from './run-verdict.js';
+import { isStorable, makeStorable, splitHalfPair } from './text-safety.js';
 
-const RETRY_MS = 200;
+export const STORE_RETRY_MS = 200;
 /** How much may wait for the database before the run itself is made to wait. */
-const HIGH_WATER_EVENTS = 1000;
+const HIGH_WATER_EVENTS = 1_000;
+const HIGH_WATER_CHARACTERS = 4 * 1024 * 1024;
+/** An ending is read back with what was written before it. */
+const LOST_ANSWER_PAGE = { limit: 1_000, maxBytes: 16 * 1024 * 1024 };
 
 /** The run is another worker's by now, or has ended: nothing may be written for it any more. */
 export class RunLost extends Error {
@@ -15,120 +20,154 @@ export class RunLost extends Error {
 
 type Delta = Extract<NewProcessEvent, { type: 'text' | 'thinking' }>;
 
-interface RunLogOptions {
+export interface RunLogOptions {
   run: Run & { lastSeq: number };
   log: ProcessLogRepository;
+  endings: ProcessEndingsRepository;
+  /** There is something to take. */
+  onWaiting: (log: RunLog) => void;
   onCommitted: (events: ProcessEvent[]) => void;
   /** A cancel was asked for while the run went on. */
   onCancelRequested: () => void;
+  /** Nothing can be written for the run any more. */
+  onLost: () => void;
 }
 
-/**
- * Writes the log of one run. An event of an idle log is written at once; what comes while a write is on its way waits, and
- * goes together. A write whose answer was lost is tried again, does nothing where it was done, and is then looked up.
- */
+/** The log of one run, on its writer's side: what waits to be written, in order, and how the run ends. */
 export class RunLog {
   private waiting: NewProcessEvent[] = [];
+  private waitingCharacters = 0;
   private facts: RunFacts = {};
   /** The end of the last delta: the first half of a surrogate pair, which waits for the other. */
   private halfPair: Delta | null = null;
-  private writing: Promise<void> | null = null;
-  private lost: RunLost | null = null;
+  /** Settles when everything that was appended is written, or lost. */
+  private writing: PromiseWithResolvers | null = null;
   private lastSeq: number;
+  private loss: Error | null = null;
+  private hasBegunToConclude = false;
+  private readonly whenLost = withResolvers();
 
   constructor(private readonly options: RunLogOptions) {
     this.lastSeq = options.run.lastSeq;
   }
 
+  get isLost(): boolean {
+    return this.loss !== null;
+  }
+
+  /** Whether its end is being written, or is. */
+  get isConcluding(): boolean {
+    return this.hasBegunToConclude;
+  }
+
   /** Resolves when more may come. @throws RunLost */
   async append(event: NewProcessEvent, facts: RunFacts = {}): Promise<void> {
-    if (this.lost) throw this.lost;
-    this.enqueue(event);
+    if (this.loss) throw this.loss;
     this.facts = { ...this.facts, ...facts };
-    this.writing ??= this.writeWaiting();
-    if (this.waiting.length >= HIGH_WATER_EVENTS) await this.writing;
+    this.enqueue(event);
+    if (this.waiting.length === 0) return; // half a character: it comes with the rest
+    this.writing ??= withResolvers();
+    this.options.onWaiting(this);
+    if (this.waiting.length >= HIGH_WATER_EVENTS || this.waitingCharacters >= HIGH_WATER_CHARACTERS)
+      await this.settled();
   }
 
   /** Resolves when everything that was appended is in the log, or lost. */
   async settled(): Promise<void> {
-    await this.writing;
+    await this.writing?.promise;
   }
 
-  /** Writes what still waits and the ending, in one transaction. @throws RunLost */
-  async end(outcome: Outcome): Promise<void> {
-    await this.writing;
-    if (this.lost) throw this.lost;
+  /**
+   * Writes what still waits and what becomes of the process, in one transaction.
+   * @throws RunLost
+   */
+  async conclude(judge: (run: RunHistory) => Verdict): Promise<Concluded> {
+    this.hasBegunToConclude = true;
+    await this.settled();
+    if (this.loss) throw this.loss;
     this.releaseHalfPair();
-    const events = this.take();
-    const { log, run, onCommitted } = this.options;
-    const committed = await this.insist(
-      () => log.end(run, events, makeStorable(outcome)),
-      async () =>
-        (await log.findRun(run))?.status === outcome.status
-          ? log.read(run.processId, this.lastSeq, events.length + 1)
-          : null,
-    );
-    if (!committed) throw new RunLost();
-    onCommitted(committed);
+    const { events } = this.take() ?? { events: [] };
+    const concluded = await this.insist(events, judge);
+    this.options.onCommitted(concluded.events);
+    return concluded;
   }
 
-  private async writeWaiting(): Promise<void> {
-    try {
-      while (this.waiting.length > 0) await this.writeBatch();
-    } catch (error) {
-      this.lost =
-        error instanceof RunLost ? error : new RunLost('The log cannot be written.', { cause: error });
-      this.options.onCancelRequested();
-    } finally {
-      this.writing = null;
-    }
-  }
-
-  private async writeBatch(): Promise<void> {
-    const { log, run, onCommitted, onCancelRequested } = this.options;
-    const facts = this.facts;
+  /** What waits, for whoever writes it; answered by `wrote` or `lose`. Null where nothing does. */
+  take(): RunBatch | null {
+    if (this.waiting.length === 0) return null;
+    const { run } = this.options;
+    const batch = { run, lastSeq: this.lastSeq, events: this.waiting.map(storable), facts: this.facts };
+    this.waiting = [];
+    this.waitingCharacters = 0;
     this.facts = {};
-    const events = this.take();
-    const appended = await this.insist(
-      () => log.append({ ...run, lastSeq: this.lastSeq }, events, facts),
-      async () => {
-        const found = await log.findRun(run);
-        if (found?.status !== 'running' || found.fence !== run.fence) return null;
-        if (found.lastSeq !== this.lastSeq + events.length) return null;
-        return { events: await log.read(run.processId, this.lastSeq, events.length), cancelRequested: false };
-      },
-    );
-    if (!appended) throw new RunLost();
-    this.lastSeq += events.length;
-    onCommitted(appended.events);
-    if (appended.cancelRequested) onCancelRequested();
+    return batch;
   }
 
-  /** Tries again while the database is away, for as long as the lease may still be ours: then the fence says no. */
-  private async insist<T>(
-    write: () => Promise<T | null>,
-    findWritten: () => Promise<T | null>,
-  ): Promise<T | null> {
-    for (;;) {
+  /** The events that were taken, or the first of them, are in the log. */
+  wrote({ events, cancelRequested }: Appended): void {
+    this.lastSeq += events.length;
+    this.options.onCommitted(events);
+    if (cancelRequested) this.options.onCancelRequested();
+  }
+
+  /** What was taken is written. */
+  settle(): void {
+    if (this.waiting.length > 0) return;
+    this.writing?.resolve();
+    this.writing = null;
+  }
+
+  /** Gives up: the run is not ours any more, or its log cannot be written. */
+  lose(reason: Error): void {
+    if (this.loss) return;
+    this.loss = reason;
+    this.waiting = [];
+    this.writing?.resolve();
+    this.writing = null;
+    this.whenLost.resolve();
+    this.options.onLost();
+  }
+
+  /** Tries again while the database is away, for as long as the run may still be ours. */
+  private async insist(events: NewProcessEvent[], judge: (run: RunHistory) => Verdict): Promise<Concluded> {
+    const { run, endings } = this.options;
+    for (let answerLost = false; ;) {
+      if (this.loss) throw this.loss;
       try {
-        return (await write()) ?? (await findWritten());
+        const concluded = await this.unlessLost(endings.conclude(run, events, judge));
+        if (concluded) return concluded;
+        if (answerLost) return await this.readConclusion();
+        throw new RunLost();
       } catch (error) {
-        if (!isStoreOutage(error)) throw error;
-        await sleep(RETRY_MS);
+        if (!isTransient(error)) throw error;
+        answerLost = true;
+        await sleep(STORE_RETRY_MS);
       }
     }
   }
 
-  private take(): NewProcessEvent[] {
-    const events = this.waiting;
-    this.waiting = [];
-    return makeStorable(events);
+  /** A write whose answer was lost may have been done: the log tells. */
+  private async readConclusion(): Promise<Concluded> {
+    const { log, run } = this.options;
+    const state = (await log.findRuns([run.processId])).get(run.processId);
+    if (state?.fence !== run.fence) throw new RunLost();
+    const events = await log.read(run.processId, this.lastSeq, LOST_ANSWER_PAGE);
+    return { events, next: null };
+  }
+
+  /** A query that is never answered must not keep a run that is lost. */
+  private async unlessLost<T>(writing: Promise<T>): Promise<T> {
+    writing.catch(() => undefined);
+    const lost = this.whenLost.promise.then(() => {
+      throw this.loss ?? new RunLost();
+    });
+    return Promise.race([writing, lost]);
   }
 
   private enqueue(event: NewProcessEvent): void {
     if (event.type !== 'text' && event.type !== 'thinking') {
       this.releaseHalfPair();
-      this.waiting.push(event);
+      this.push(writable(event));
       return;
     }
     if (this.halfPair && !isSameMessage(event, this.halfPair)) this.releaseHalfPair();
@@ -145,10 +184,43 @@ export class RunLog {
 
   private enqueueDelta(delta: Delta): void {
     const last = this.waiting.at(-1);
+    this.waitingCharacters += delta.text.length;
     if (last && isSameMessage(last, delta)) last.text += delta.text;
     else this.waiting.push(delta);
   }
+
+  private push({ event, characters }: { event: NewProcessEvent; characters: number }): void {
+    this.waiting.push(event);
+    this.waitingCharacters += characters;
+  }
+}
+
+interface PromiseWithResolvers {
+  promise: Promise<void>;
+  resolve: () => void;
+}
+
+function withResolvers(): PromiseWithResolvers {
+  let resolve: () => void = () => undefined;
+  const promise = new Promise<void>((settle) => (resolve = settle));
+  return { promise, resolve };
 }
 
 const isSameMessage = (event: NewProcessEvent, { type, messageId }: Delta): event is Delta =>
   event.type === type && event.messageId === messageId;
+
+const storable = (event: NewProcessEvent) => (isStorable(event) ? event : makeStorable(event));
+
+/** What takes the place of an event that no log can hold: a tool's input that is not JSON, say. */
+export const unwritable = ({ type }: NewProcessEvent): NewProcessEvent => ({
+  type: 'raw',
+  line: { type: 'unwritable_event', event: type },
+});
+
+function writable(event: NewProcessEvent): { event: NewProcessEvent; characters: number } {
+  try {
+    return { event, characters: JSON.stringify(event).length };
+  } catch {
+    return { event: unwritable(event), characters: 0 };
+  }
+}

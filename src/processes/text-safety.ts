@@ -10,6 +10,9 @@ export function makeStorable<T>(value: T): T {
   ) as T;
 }
 
+/** Whether `makeStorable` would change nothing: JSON writes just those two as `\u0000` and `\ud…`. */
+export const isStorable = (value: object) => !/\\u(?:0000|d[89a-f])/i.test(JSON.stringify(value));
+
 const storableText = (text: string) => text.replaceAll('\0', REPLACEMENT).toWellFormed();
 
 /** Text that may be cut between the halves of a surrogate pair: the first half, which waits for the other, apart. */

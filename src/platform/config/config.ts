@@ -50,6 +50,7 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   const demo = runsProcesses && env.ANTHROPIC_API_KEY === undefined;
   if (demo && env.ANTHROPIC_BASE_URL !== undefined)
     problems.push('ANTHROPIC_API_KEY: must be set where ANTHROPIC_BASE_URL is');
+  problems.push(...unfitLease(env));
   if (env.NODE_ENV === 'production') problems.push(...unfitForProduction(env, demo));
   if (problems.length > 0) throw new ConfigError(problems);
   return {
@@ -70,6 +71,15 @@ export function requireStores(config: Config): ServerConfig {
       .filter((name) => name !== false)
       .map((name) => `${name}: must be set (only npm start brings stores of its own)`),
   );
+}
+
+/** A worker must notice that its lease is not renewed, and have killed its CLIs, before anybody takes it for lost. */
+function unfitLease({ LEASE_TTL_MS, LEASE_HEARTBEAT_MS, LEASE_FENCE_MS }: Environment): string[] {
+  const problems: string[] = [];
+  if (LEASE_HEARTBEAT_MS >= LEASE_FENCE_MS)
+    problems.push('LEASE_HEARTBEAT_MS: must be less than LEASE_FENCE_MS');
+  if (LEASE_FENCE_MS >= LEASE_TTL_MS) problems.push('LEASE_FENCE_MS: must be less than LEASE_TTL_MS');
+  return problems;
 }
 
 function unfitForProduction(env: Environment, demo: boolean): string[] {

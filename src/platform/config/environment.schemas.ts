@@ -17,7 +17,8 @@ const url = (protocols: string[]) =>
       `must be a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
     );
 
-const DAY_MS = 24 * 60 * 60 * 1000;
+const HOUR_MS = 60 * 60 * 1000;
+const DAY_MS = 24 * HOUR_MS;
 
 /** Every variable that the server reads. `.env.example` lists the same names, with unit and default. */
 export const EnvironmentSchema = z.object({
@@ -75,6 +76,12 @@ export const EnvironmentSchema = z.object({
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
   WORKER_CONCURRENCY: z.coerce.number('must be a number').int('must be whole').min(1).max(256).default(2),
   SHUTDOWN_GRACE_MS: milliseconds(30_000, DAY_MS),
+
+  LEASE_TTL_MS: milliseconds(15_000, HOUR_MS),
+  LEASE_HEARTBEAT_MS: milliseconds(5_000, HOUR_MS),
+  LEASE_FENCE_MS: milliseconds(10_000, HOUR_MS),
+  RECONCILER_INTERVAL_MS: milliseconds(2_000, HOUR_MS),
+  REDIS_ALLOW_EVICTION: flag(false),
 });
 
 /** These may also be given as the name of a file that holds the value: `DATABASE_URL_FILE=/run/secrets/database-url`. */

@@ -1,5 +1,5 @@
 import { HttpException } from '@nestjs/common';
-import { isStoreOutage } from '../prisma/store-outage.js';
+import { isStoreOutage } from '../prisma/database-failure.js';
 import { AppError } from './app-error.js';
 import type { ErrorCode } from './error-catalogue.js';
 

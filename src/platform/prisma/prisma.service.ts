@@ -6,6 +6,8 @@ import { CONFIG, type ServerConfig } from '../config/config.js';
 const POOL_SIZE = 20;
 const TRANSACTION_WAIT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 5_000;
+/** A connection that is cut without a word would keep its query for ever. */
+const QUERY_TIMEOUT_MS = 15_000;
 
 /** The database. Only repositories inject it. */
 @Injectable()
@@ -20,6 +22,8 @@ export class PrismaService extends PrismaClient implements OnApplicationShutdown
         connectionString: config.DATABASE_URL,
         max: POOL_SIZE,
         connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+        query_timeout: QUERY_TIMEOUT_MS,
+        keepAlive: true,
       }),
     });
   }

@@ -1,0 +1,59 @@
+// Prisma: https://www.prisma.io/docs/orm/reference/error-reference; SQLSTATE classes 08 (connection) and 57P (operator
+// intervention): https://www.postgresql.org/docs/18/errcodes-appendix.html
+const OUTAGE_CODES = new Set([
+  'P1001',
+  'P1002',
+  'P1008',
+  'P1017',
+  'P2024',
+  'P2028',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ETIMEDOUT',
+  'EPIPE',
+  'ENOTFOUND',
+  'NR_CLOSED',
+]);
+
+const OUTAGE_MESSAGE =
+  /Connection (is closed|terminated)|Can't reach database server|Server has closed the connection|Query read timeout|timeout exceeded when trying to connect|Command timed out/i;
+
+/** Whether PostgreSQL or Redis was away, as opposed to having refused what it was asked. */
+export function isStoreOutage(thrown: unknown): boolean {
+  return causes(thrown).some(
+    ({ code, message }) =>
+      (code !== null && (OUTAGE_CODES.has(code) || /^(08|57P)/.test(code))) || OUTAGE_MESSAGE.test(message),
+  );
+}
+
+/** Whether the same write may succeed when it is tried again: an outage, a deadlock, a failed serialization. */
+export const isTransient = (thrown: unknown) =>
+  isStoreOutage(thrown) ||
+  causes(thrown).some(({ code }) => code === '40P01' || code === '40001' || code === 'P2034');
+
+/** Whether a unique index refused the write. */
+export const isUniqueViolation = (thrown: unknown) =>
+  causes(thrown).some(({ code }) => code === '23505' || code === 'P2002');
+
+interface Cause {
+  code: string | null;
+  message: string;
+}
+
+/** The error and what lies beneath it: Prisma keeps what the driver said in `meta`. */
+function causes(thrown: unknown, depth = 0): Cause[] {
+  if (typeof thrown !== 'object' || thrown === null || depth > MAX_DEPTH) return [];
+  const { code, originalCode, message, originalMessage, cause, meta } = thrown as Record<string, unknown>;
+  const driverError = (meta as { driverAdapterError?: unknown } | undefined)?.driverAdapterError;
+  return [
+    {
+      code: textOf(originalCode ?? code),
+      message: `${textOf(message) ?? ''} ${textOf(originalMessage) ?? ''}`,
+    },
+    ...causes(cause, depth + 1),
+    ...causes(driverError, depth + 1),
+  ];
+}
+
+const MAX_DEPTH = 8;
+const textOf = (value: unknown) => (typeof value === 'string' ? value : null);

@@ -1,0 +1,157 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Injectable, Logger } from '@nestjs/common';
+import { isTransient } from '../platform/prisma/database-failure.js';
+import { ProcessChannel } from './process-channel.js';
+import { ProcessEndingsRepository } from './process-endings.repository.js';
+import { ProcessLogRepository, type Run, type RunBatch } from './process-log.repository.js';
+import { RunLog, RunLost, STORE_RETRY_MS, unwritable } from './run-log.js';
+
+/** Roughly, in UTF-16 units: what goes into one statement. A run that has more goes alone. */
+const MAX_BATCH_EVENTS = 5_000;
+
+interface Taken {
+  log: RunLog;
+  batch: RunBatch;
+}
+
+/**
+ * Writes the logs of all the runs of a worker. An event of an idle log is written at once; what comes while a write is on its
+ * way, of whichever run, waits and goes together: the slower the database, the larger the batches.
+ */
+@Injectable()
+export class EventAppender {
+  private readonly logger = new Logger(EventAppender.name);
+  private readonly waiting = new Set<RunLog>();
+  private isWriting = false;
+
+  constructor(
+    private readonly log: ProcessLogRepository,
+    private readonly endings: ProcessEndingsRepository,
+    private readonly channel: ProcessChannel,
+  ) {}
+
+  /** The log of a run that this worker has claimed. */
+  open(
+    run: Run & { lastSeq: number },
+    { onCancelRequested, onLost }: { onCancelRequested: () => void; onLost: () => void },
+  ): RunLog {
+    return new RunLog({
+      run,
+      log: this.log,
+      endings: this.endings,
+      onWaiting: (log) => this.schedule(log),
+      onCommitted: (events) => this.channel.publishEvents(run.processId, events),
+      onCancelRequested,
+      onLost,
+    });
+  }
+
+  private schedule(log: RunLog): void {
+    this.waiting.add(log);
+    if (!this.isWriting) void this.writeAll();
+  }
+
+  private async writeAll(): Promise<void> {
+    this.isWriting = true;
+    while (this.waiting.size > 0) {
+      const taken = this.take();
+      try {
+        await this.write(taken);
+      } catch (error) {
+        // Nothing that a retry could mend: the runs end, and say why.
+        for (const { log } of taken) log.lose(new Error('The log cannot be written.', { cause: error }));
+      }
+      for (const { log } of taken) log.settle();
+    }
+    this.isWriting = false;
+  }
+
+  /** From whoever has waited longest, as much as one statement should hold. */
+  private take(): Taken[] {
+    const taken: Taken[] = [];
+    let count = 0;
+    for (const log of this.waiting) {
+      if (count >= MAX_BATCH_EVENTS) break;
+      this.waiting.delete(log);
+      const batch = log.take();
+      if (!batch) continue;
+      taken.push({ log, batch });
+      count += batch.events.length;
+    }
+    return taken;
+  }
+
+  private async write(taken: Taken[]): Promise<void> {
+    for (;;) {
+      const ours = taken.filter(({ log }) => !log.isLost);
+      if (ours.length === 0) return;
+      try {
+        const appended = await this.log.append(ours.map(({ batch }) => batch));
+        const missing: Taken[] = [];
+        for (const entry of ours) {
+          const written = appended.get(entry.batch.run.processId);
+          if (written) entry.log.wrote(written);
+          else missing.push(entry);
+        }
+        if (missing.length > 0) await this.explainMissing(missing);
+        return;
+      } catch (error) {
+        if (!isTransient(error)) return this.isolate(ours, error);
+        this.logger.warn({ err: error }, 'The logs could not be written; trying again.');
+        await sleep(STORE_RETRY_MS);
+      }
+    }
+  }
+
+  /** Either the run is lost, or an earlier try has written it and its answer was lost. */
+  private async explainMissing(missing: Taken[]): Promise<void> {
+    const states = await this.log.findRuns(missing.map(({ batch }) => batch.run.processId));
+    for (const { log, batch } of missing) {
+      const { run, lastSeq, events } = batch;
+      const state = states.get(run.processId);
+      const isWritten =
+        state?.status === 'running' && state.fence === run.fence && state.lastSeq === lastSeq + events.length;
+      if (!isWritten) {
+        log.lose(new RunLost());
+        continue;
+      }
+      const bounds = { limit: events.length, maxBytes: Number.MAX_SAFE_INTEGER };
+      log.wrote({ events: await this.log.read(run.processId, lastSeq, bounds), cancelRequested: false });
+    }
+  }
+
+  /** Something in there cannot be written. Halves are tried until it stands alone; a marker takes its place. */
+  private async isolate(taken: Taken[], error: unknown): Promise<void> {
+    const [first, ...others] = taken;
+    if (!first) return;
+    if (others.length > 0) {
+      const middle = Math.ceil(taken.length / 2);
+      await this.write(taken.slice(0, middle));
+      await this.write(taken.slice(middle));
+      return;
+    }
+    const { log, batch } = first;
+    const [event, ...more] = batch.events;
+    if (more.length > 0) {
+      const middle = Math.ceil(batch.events.length / 2);
+      await this.write([{ log, batch: { ...batch, events: batch.events.slice(0, middle) } }]);
+      const rest = {
+        ...batch,
+        lastSeq: batch.lastSeq + middle,
+        events: batch.events.slice(middle),
+        facts: {},
+      };
+      await this.write([{ log, batch: rest }]);
+      return;
+    }
+    if (!event || isMarker(event)) throw error;
+    this.logger.error(
+      { err: error, processId: batch.run.processId, type: event.type },
+      'An event cannot be written; a marker takes its place.',
+    );
+    await this.write([{ log, batch: { ...batch, events: [unwritable(event)] } }]);
+  }
+}
+
+const isMarker = (event: RunBatch['events'][number]) =>
+  event.type === 'raw' && (event.line as { type?: unknown } | null)?.type === 'unwritable_event';

@@ -1,0 +1,138 @@
+import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
+import { type ClaudeEngine, RunAbort } from '../../libs/claude-engine/index.js';
+import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { within } from '../platform/http/with-signals.js';
+import { ENGINE } from './engine.provider.js';
+import { ProcessChannel } from './process-channel.js';
+import { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessCommandsRepository } from './process-commands.repository.js';
+import type { Run } from './process-log.repository.js';
+import { type RunLog, RunLost } from './run-log.js';
+
+/** A heartbeat that failed is soon tried again: the lease does not wait. */
+const RETRY_MS = 500;
+const ANSWER_TIMEOUT_MS = 2_000;
+const WATCH_INTERVAL_MS = 250;
+
+export interface LiveRun extends Run {
+  log: RunLog;
+  controller: AbortController;
+}
+
+interface HeldRun extends LiveRun {
+  /** When the last write that proved the lease was sent, on the monotonic clock: the lease holds from then on, at least. */
+  provenAt: number;
+}
+
+/**
+ * Keeps the leases of a worker, and brings its runs what lies in their inboxes. A run whose lease cannot be proven any more is
+ * given up in time: its CLI is dead before anyone else may take the process.
+ */
+@Injectable()
+export class LeaseKeeper implements OnApplicationBootstrap {
+  private readonly logger = new Logger(LeaseKeeper.name);
+  private readonly held = new Map<string, HeldRun>();
+  private owner = '';
+  private beatTimer: NodeJS.Timeout | null = null;
+  private watchTimer: NodeJS.Timeout | null = null;
+
+  constructor(
+    @Inject(CONFIG) private readonly config: ServerConfig,
+    @Inject(ENGINE) private readonly engine: ClaudeEngine,
+    private readonly claims: ProcessClaimsRepository,
+    private readonly commands: ProcessCommandsRepository,
+    private readonly channel: ProcessChannel,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    this.scheduleBeat(this.config.LEASE_HEARTBEAT_MS);
+    this.watchTimer = setInterval(() => this.fence(), WATCH_INTERVAL_MS);
+    this.channel
+      .subscribeCommands((processId) => {
+        if (this.held.has(processId)) void this.deliver([processId]);
+      })
+      .catch((err: unknown) => this.logger.warn({ err }));
+  }
+
+  /** Whether a lease whose claim was sent then can still be relied on. */
+  isProven(provenAt: number): boolean {
+    return performance.now() - provenAt < this.config.LEASE_FENCE_MS;
+  }
+
+  hold(owner: string, run: LiveRun, claimSentAt: number): void {
+    this.owner = owner;
+    this.held.set(run.processId, { ...run, provenAt: claimSentAt });
+  }
+
+  release({ processId }: Run): void {
+    this.held.delete(processId);
+  }
+
+  stop(): void {
+    if (this.beatTimer) clearTimeout(this.beatTimer);
+    if (this.watchTimer) clearInterval(this.watchTimer);
+    this.beatTimer = null;
+    this.watchTimer = null;
+  }
+
+  private scheduleBeat(afterMs: number): void {
+    this.beatTimer = setTimeout(() => {
+      void this.beat().then((isWell) => {
+        // The engine's guard kills the CLIs of a worker that cannot do so itself: stopped, or stuck.
+        if (isWell) this.engine.heartbeat();
+        if (this.beatTimer) this.scheduleBeat(isWell ? this.config.LEASE_HEARTBEAT_MS : this.retryMs());
+      });
+    }, afterMs);
+  }
+
+  private retryMs(): number {
+    return Math.min(RETRY_MS, this.config.LEASE_HEARTBEAT_MS);
+  }
+
+  /** @returns whether the database has answered */
+  private async beat(): Promise<boolean> {
+    // What is just being concluded is no longer running as soon as that is done.
+    const renewing = [...this.held.values()].filter(({ log }) => !log.isConcluding && !log.isLost);
+    if (renewing.length === 0) return true;
+    const sentAt = performance.now();
+    try {
+      const renewal = this.claims.renewLeases(this.owner, renewing, this.config.LEASE_TTL_MS);
+      const renewed = new Map(
+        (await within(ANSWER_TIMEOUT_MS, renewal)).map(({ processId, fence }) => [processId, fence]),
+      );
+      for (const run of renewing) {
+        if (renewed.get(run.processId) === run.fence) run.provenAt = sentAt;
+        else if (!run.log.isConcluding) run.log.lose(new RunLost());
+      }
+      await this.deliver([...renewed.keys()]);
+      return true;
+    } catch (err) {
+      this.logger.warn({ err }, 'The leases could not be renewed; trying again.');
+      return false;
+    }
+  }
+
+  /** Gives up what cannot be proven to be ours, while it still is. */
+  private fence(): void {
+    for (const run of this.held.values()) {
+      if (run.log.isLost || this.isProven(run.provenAt)) continue;
+      this.logger.error(
+        { processId: run.processId },
+        'The lease could not be renewed in time: the run is given up.',
+      );
+      run.log.lose(new RunLost());
+    }
+  }
+
+  private async deliver(processIds: string[]): Promise<void> {
+    if (processIds.length === 0) return;
+    try {
+      for (const { processId, kind } of await this.commands.take(this.owner, processIds)) {
+        if (kind === 'cancel') this.held.get(processId)?.controller.abort(new RunAbort('cancelled'));
+        else this.logger.warn({ processId, kind }, 'A command of a kind that is not known.');
+      }
+    } catch (err) {
+      this.logger.warn({ err }, 'The inboxes could not be looked into; the next heartbeat does.');
+    }
+  }
+}

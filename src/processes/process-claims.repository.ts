@@ -1,0 +1,99 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Injectable } from '@nestjs/common';
+import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
+import { isUniqueViolation } from '../platform/prisma/database-failure.js';
+import { PrismaService } from '../platform/prisma/prisma.service.js';
+import type { Run } from './process-log.repository.js';
+
+const LOCKED_RETRY_MS = 5;
+const MAX_CLAIM_TRIES = 200;
+
+/** What may run: it waits, its time has come and is not over, and nothing else of its session runs. */
+const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
+  AND (candidate.retry_at IS NULL OR candidate.retry_at <= now())
+  AND (candidate.queue_deadline IS NULL OR candidate.queue_deadline > now() OR candidate.started_at IS NOT NULL)
+  AND NOT EXISTS (
+    SELECT 1 FROM processes other WHERE other.session_id = candidate.session_id AND other.status = 'running')`;
+
+export interface RenewedLease {
+  processId: string;
+  fence: number;
+}
+
+/** Which worker holds which process, and for how long. */
+@Injectable()
+export class ProcessClaimsRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  /**
+   * Gives the process whose turn it is to a worker, if there is one. `SKIP LOCKED` also skips a row that is locked for
+   * something else than a claim (a cancel, say, that fails after all); to leave then would lose the wake-up that led here.
+   */
+  async claim(owner: string, leaseMs: number): Promise<ProcessRow | null> {
+    for (let tries = 0; tries < MAX_CLAIM_TRIES; tries += 1) {
+      const id = await this.claimUnlocked(owner, leaseMs);
+      if (id !== null) return this.prisma.process.findUnique({ where: { id } });
+      if ((await this.findEligible(1)).length === 0) return null;
+      await sleep(LOCKED_RETRY_MS);
+    }
+    return null;
+  }
+
+  /** Prolongs the leases of a worker. What is not in the answer is no longer its own. */
+  renewLeases(owner: string, runs: Run[], leaseMs: number): Promise<RenewedLease[]> {
+    return this.prisma.$queryRaw`
+      WITH mine AS MATERIALIZED (
+        SELECT id FROM processes
+        WHERE id = ANY(${runs.map(({ processId }) => processId)}::uuid[]) AND owner = ${owner} AND status = 'running'
+        ORDER BY id FOR UPDATE
+      )
+      UPDATE processes SET lease_until = ${leaseEnd(leaseMs)} FROM mine WHERE processes.id = mine.id
+      RETURNING processes.id AS "processId", processes.fence`;
+  }
+
+  /** Running processes whose worker has not been heard of for the length of a lease. */
+  async findExpired(limit: number): Promise<Run[]> {
+    return this.prisma.$queryRaw`
+      SELECT id AS "processId", fence FROM processes
+      WHERE status = 'running' AND lease_until < now() ORDER BY lease_until LIMIT ${limit}`;
+  }
+
+  /** Processes that have never started and will not any more. */
+  async findOverdue(limit: number): Promise<string[]> {
+    const rows = await this.prisma.$queryRaw<{ id: string }[]>`
+      SELECT id FROM processes
+      WHERE status = 'pending' AND queue_deadline IS NOT NULL AND queue_deadline <= now() AND started_at IS NULL
+      ORDER BY queue_deadline LIMIT ${limit}`;
+    return rows.map(({ id }) => id);
+  }
+
+  /** Those that may run now, the next first. */
+  findEligible(limit: number): Promise<{ id: string; attempt: number }[]> {
+    return this.prisma.$queryRaw`
+      SELECT id, attempt FROM processes candidate WHERE ${ELIGIBLE}
+      ORDER BY candidate.fair_rank, candidate.id LIMIT ${limit}`;
+  }
+
+  // Two that claim a process of one session each, at the same moment, find each other by the unique index.
+  private async claimUnlocked(owner: string, leaseMs: number): Promise<string | null> {
+    try {
+      const claimed = await this.prisma.$queryRaw<{ id: string }[]>`
+        WITH next AS MATERIALIZED (
+          SELECT candidate.id, candidate.fair_rank FROM processes candidate WHERE ${ELIGIBLE}
+          ORDER BY candidate.fair_rank, candidate.id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ), clock AS (
+          UPDATE queue_clock SET virtual_time = next.fair_rank FROM next WHERE next.fair_rank > queue_clock.virtual_time
+        )
+        UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, has_started = false,
+          retry_at = NULL, lease_until = ${leaseEnd(leaseMs)}
+        FROM next WHERE processes.id = next.id RETURNING processes.id`;
+      return claimed[0]?.id ?? null;
+    } catch (error) {
+      if (isUniqueViolation(error)) return null;
+      throw error;
+    }
+  }
+}
+
+/** Reckoned by the database's clock, which all servers share. */
+const leaseEnd = (leaseMs: number) => Prisma.sql`now() + ${leaseMs} * interval '1 ms'`;

@@ -1,0 +1,175 @@
+import { Injectable } from '@nestjs/common';
+import { v7 as uuid } from 'uuid';
+import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
+import { PrismaService } from '../platform/prisma/prisma.service.js';
+import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
+import { insertEvents, type Run } from './process-log.repository.js';
+import { addCost, addUsage, type Outcome } from './process-outcome.js';
+import { toProcess } from './process-view.js';
+import type { Usage } from './processes.schemas.js';
+import type { RunHistory, Verdict } from './run-verdict.js';
+
+/** What was written when a run was over. */
+export interface Concluded {
+  events: ProcessEvent[];
+  /** The next attempt, where there is one. */
+  next: { id: string; attempt: number; afterMs: number } | null;
+}
+
+/** What became of a wish to cancel. */
+export type Cancelled =
+  { kind: 'ended'; events: ProcessEvent[] } | { kind: 'requested' } | { kind: 'too_late' };
+
+/**
+ * The edges of the status machine that end a process, or give it back to the queue. Each is one transaction under the lock of
+ * the row, so that of two that come together one wins and the other finds it changed.
+ */
+@Injectable()
+export class ProcessEndingsRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  /**
+   * Carries out what is to become of a run that is over: its last events, its status, its figures and the terminal event are
+   * one append. `judge` sees the row as it is then, a cancel that came in between included.
+   * @returns null when the run is no longer the caller's
+   */
+  async conclude(
+    { processId, fence }: Run,
+    events: NewProcessEvent[],
+    judge: (run: RunHistory) => Verdict,
+  ): Promise<Concluded | null> {
+    return this.prisma.$transaction(async (transaction) => {
+      const condition = Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`;
+      const locked = await lock(transaction, condition);
+      if (!locked) return null;
+      const verdict = judge(historyOf(locked.row));
+      if (verdict.kind === 'again') return giveBack(transaction, locked, events, verdict);
+      return { events: await finish(transaction, locked, events, verdict.outcome), next: null };
+    });
+  }
+
+  /** Cancels what waits at once, and puts the wish into the inbox of what runs. */
+  async cancel(processId: string, userId: string): Promise<Cancelled> {
+    return this.prisma.$transaction(async (transaction) => {
+      const locked = await lock(transaction, Prisma.sql`id = ${processId}::uuid`);
+      if (locked?.row.status === 'pending')
+        return { kind: 'ended', events: await finish(transaction, locked, [], { status: 'cancelled' }) };
+      if (locked?.row.status !== 'running') return { kind: 'too_late' };
+      if (!locked.row.cancelRequestedAt) {
+        await transaction.process.update({
+          where: { id: processId },
+          data: { cancelRequestedAt: locked.now },
+        });
+        await transaction.processCommand.create({ data: { id: uuid(), processId, kind: 'cancel', userId } });
+      }
+      return { kind: 'requested' };
+    });
+  }
+
+  /** Ends what has waited for its first start for longer than its caller wanted. @returns null when it no longer waits so */
+  async failOverdue(processId: string, outcome: Outcome): Promise<ProcessEvent[] | null> {
+    return this.prisma.$transaction(async (transaction) => {
+      const locked = await lock(
+        transaction,
+        Prisma.sql`id = ${processId}::uuid AND status = 'pending' AND started_at IS NULL AND queue_deadline <= now()`,
+      );
+      return locked && finish(transaction, locked, [], outcome);
+    });
+  }
+}
+
+interface LockedProcess {
+  row: ProcessRow;
+  /** By the database's clock. */
+  now: Date;
+}
+
+async function lock(
+  transaction: Prisma.TransactionClient,
+  condition: Prisma.Sql,
+): Promise<LockedProcess | null> {
+  const [locked] = await transaction.$queryRaw<{ id: string; now: Date }[]>`
+    SELECT id, clock_timestamp() AS now FROM processes WHERE ${condition} FOR UPDATE`;
+  const row = locked && (await transaction.process.findUnique({ where: { id: locked.id } }));
+  return row ? { row, now: locked.now } : null;
+}
+
+const historyOf = (row: ProcessRow): RunHistory => ({
+  attempt: row.attempt,
+  maxAttempts: row.maxAttempts,
+  retryOn: row.retryOn,
+  hasStarted: row.hasStarted,
+  crashCount: row.crashCount,
+  cancelRequested: row.cancelRequestedAt !== null,
+});
+
+/** What the attempts before this one have used stands in the row. */
+const sumOf = (row: ProcessRow, { usage = null, costUsd = null }: Pick<Outcome, 'usage' | 'costUsd'>) => ({
+  usage: addUsage(row.usage as Usage | null, usage) ?? Prisma.DbNull,
+  costUsd: addCost(row.costUsd, costUsd),
+});
+
+async function finish(
+  transaction: Prisma.TransactionClient,
+  { row, now }: LockedProcess,
+  events: NewProcessEvent[],
+  outcome: Outcome,
+): Promise<ProcessEvent[]> {
+  const finished = await transaction.process.update({
+    where: { id: row.id },
+    data: {
+      status: outcome.status,
+      result: outcome.result ?? null,
+      error: outcome.error ?? Prisma.DbNull,
+      stopReason: outcome.stopReason ?? null,
+      ...sumOf(row, outcome),
+      numTurns: outcome.numTurns ?? null,
+      model: outcome.model ?? row.model,
+      permissionDenials: (outcome.permissionDenials ?? []) as Prisma.InputJsonArray,
+      cancelRequestedAt:
+        outcome.status === 'cancelled' ? (row.cancelRequestedAt ?? now) : row.cancelRequestedAt,
+      owner: null,
+      leaseUntil: null,
+      retryAt: null,
+      lastSeq: row.lastSeq + events.length + 1,
+      finishedAt: now,
+    },
+  });
+  if (row.hasStarted)
+    await transaction.session.update({ where: { id: row.sessionId }, data: { head: { increment: 1 } } });
+  const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
+  return insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, [...events, terminal]);
+}
+
+/** Back to the queue, to its old place. What a reader saw of a run that is void is followed by `retrying`. */
+async function giveBack(
+  transaction: Prisma.TransactionClient,
+  { row, now }: LockedProcess,
+  events: NewProcessEvent[],
+  { code, afterMs, isCrash, spent }: Extract<Verdict, { kind: 'again' }>,
+): Promise<Concluded> {
+  const attempt = row.attempt + 1;
+  const retryAt = new Date(now.getTime() + afterMs);
+  const retrying: NewProcessEvent[] =
+    code === null ? [] : [{ type: 'retrying', attempt, code, retryAt: retryAt.toISOString() }];
+  const last = [...events, ...retrying];
+  await transaction.process.update({
+    where: { id: row.id },
+    data: {
+      status: 'pending',
+      attempt,
+      owner: null,
+      leaseUntil: null,
+      hasStarted: false,
+      retryAt: afterMs > 0 ? retryAt : null,
+      crashCount: row.crashCount + (isCrash ? 1 : 0),
+      ...sumOf(row, spent),
+      lastSeq: row.lastSeq + last.length,
+    },
+  });
+  const written =
+    last.length === 0
+      ? []
+      : await insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, last);
+  return { events: written, next: { id: row.id, attempt, afterMs } };
+}

@@ -1,0 +1,83 @@
+import type { Outcome } from './process-outcome.js';
+import type { ProcessError } from './processes.schemas.js';
+
+/** What is known of a run when it is over, or its worker is. */
+export interface RunHistory {
+  attempt: number;
+  maxAttempts: number;
+  /** The error codes after which the caller lets it run again. */
+  retryOn: readonly string[];
+  /** Whether this attempt has begun to act. */
+  hasStarted: boolean;
+  /** How many workers were lost with it before. */
+  crashCount: number;
+  cancelRequested: boolean;
+}
+
+/** What becomes of a process whose run is over: it ends, or waits for another run. */
+export type Verdict =
+  | { kind: 'end'; outcome: Outcome }
+  | {
+      kind: 'again';
+      /** What the log says about it; null where nothing has happened that a reader could have seen. */
+      code: string | null;
+      afterMs: number;
+      isCrash: boolean;
+      /** What the run used that is over. */
+      spent: Pick<Outcome, 'usage' | 'costUsd'>;
+    };
+
+/** How many workers may be lost with one process before it is suspected to be the reason. */
+const MAX_CRASHES = 2;
+const FIRST_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 5 * 60 * 1000;
+
+const lost = (detail: string, retryable: boolean): Outcome => ({
+  status: 'failed',
+  error: { code: 'worker_lost', detail, retryable, retryAfterMs: null },
+});
+
+/** The worker has not been heard of for the length of a lease. */
+export function afterLoss(run: RunHistory): Verdict {
+  if (run.cancelRequested) return { kind: 'end', outcome: { status: 'cancelled' } };
+  if (run.crashCount + 1 >= MAX_CRASHES) {
+    const detail = `${MAX_CRASHES} workers were lost while they ran this: it is not run again.`;
+    return { kind: 'end', outcome: lost(detail, false) };
+  }
+  if (!run.hasStarted) return again(null, { isCrash: true });
+  if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { isCrash: true });
+  return { kind: 'end', outcome: lost('The worker that ran this has not been heard of.', true) };
+}
+
+/** The worker shuts down before the end. */
+export function afterDrain(run: RunHistory, outcome: Outcome): Verdict {
+  if (run.cancelRequested) return { kind: 'end', outcome: { ...outcome, status: 'cancelled', error: null } };
+  if (!run.hasStarted) return again(null, {});
+  if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { spent: outcome });
+  const detail = 'The server that ran this was shut down before the end.';
+  return { kind: 'end', outcome: { ...outcome, ...lost(detail, true) } };
+}
+
+/** The run has come to an end of its own. */
+export function afterEnding(run: RunHistory, outcome: Outcome): Verdict {
+  const { error } = outcome;
+  if (!error || run.cancelRequested || !mayRepeat(run, error.code)) return { kind: 'end', outcome };
+  return again(error.code, { afterMs: backoffMs(run.attempt, error), spent: outcome });
+}
+
+// An agent has side effects: what has begun to act runs again only where the caller allows it.
+const mayRepeat = ({ attempt, maxAttempts, retryOn }: RunHistory, code: string) =>
+  attempt < maxAttempts && retryOn.includes(code);
+
+function again(
+  code: string | null,
+  { afterMs = 0, isCrash = false, spent }: { afterMs?: number; isCrash?: boolean; spent?: Outcome },
+): Verdict {
+  const { usage = null, costUsd = null } = spent ?? {};
+  return { kind: 'again', code, afterMs, isCrash, spent: { usage, costUsd } };
+}
+
+/** Doubles with each attempt, unless the Messages API has said how long. */
+function backoffMs(attempt: number, { retryAfterMs }: ProcessError): number {
+  return Math.min(retryAfterMs ?? FIRST_BACKOFF_MS * 2 ** (attempt - 1), MAX_BACKOFF_MS);
+}
