@@ -1,6 +1,6 @@
 import { explain } from './explain.js';
 import { Report } from './report.js';
-import { runChaos } from './run.js';
+import { runChaos, type RunResult } from './run.js';
 import { DEFAULT, SHORT, timingsFrom } from './timings.js';
 import { closeWorld, openWorld, type World } from './world.js';
 
@@ -19,6 +19,14 @@ function seedsToRun(): number[] {
   const first = Number(CHAOS_SEED ?? 1);
   return Array.from({ length: Number(CHAOS_RUNS ?? 1) }, (_, index) => first + index);
 }
+
+const summarise = (seed: number, { violations, falseRefusals, phasesMs }: RunResult) =>
+  [
+    `seed ${seed}: ${violations.length} broken promises; ${JSON.stringify(phasesMs)}`,
+    ...falseRefusals.map(
+      ({ mark, told, processId }) => `  ${mark} was told ${told}, and was made: ${processId}`,
+    ),
+  ].join('\n');
 
 describe('while servers, stores and the network fail at random', () => {
   const report = new Report(timings);
@@ -42,8 +50,7 @@ describe('while servers, stores and the network fail at random', () => {
       world ??= await openWorld(timings);
       const result = await runChaos(world, seed);
       report.add(result);
-      if (isLong)
-        process.stderr.write(`seed ${seed}: ${result.violations.length} violations, ${result.tookMs} ms\n`);
+      process.stderr.write(`${summarise(seed, result)}\n`);
       if (result.violations.length === 0) return;
       // What this run has left must not be the next one's.
       await leaveWorld();

@@ -40,7 +40,7 @@ export interface Fault {
   isEverywhere: boolean;
 }
 
-const APART_MS = 1000;
+const APART_MS = 1500;
 /** Nothing happens in the first moments: there is nothing to hit. */
 const LEAD_MS = 700;
 

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cancel } from './canceller.js';
 import { findProcesses, gatherEvidence, type Evidence } from './evidence.js';
@@ -22,7 +23,8 @@ export interface RunResult {
   falseRefusals: ReturnType<typeof falseRefusals>;
   /** From a worker's kill -9 until its processes show it. */
   recoveryMs: number[];
-  tookMs: number;
+  /** How long the faults took, the healing, and until everything had come to rest. */
+  phasesMs: { chaos: number; heal: number; settle: number };
 }
 
 /** One run: what the seed says, against a world that is whole at its begin and healed at its end. */
@@ -46,9 +48,13 @@ export async function runChaos(world: World, seed: number): Promise<RunResult> {
   });
   await Promise.all([...faults, ...submissions, until(schedule.durationMs)]);
 
+  const lap = stopwatch(began);
+  const chaos = lap();
   const unsettled: string[] = [];
   await heal(world).catch((error: unknown) => unsettled.push(String(error)));
+  const healing = lap();
   unsettled.push(...(await settle(world, cast, schedule)));
+  const phasesMs = { chaos, heal: healing, settle: lap() };
   cast.leave();
   await clock.stop();
   const evidence = await gatherEvidence(world, {
@@ -63,7 +69,17 @@ export async function runChaos(world: World, seed: number): Promise<RunResult> {
     violations: findViolations(evidence),
     falseRefusals: falseRefusals(evidence),
     recoveryMs: clock.timesMs,
-    tookMs: Date.now() - since,
+    phasesMs,
+  };
+}
+
+function stopwatch(since: number): () => number {
+  let last = since;
+  return () => {
+    const now = performance.now();
+    const lap = Math.round(now - last);
+    last = now;
+    return lap;
   };
 }
 
@@ -76,6 +92,7 @@ class Cast {
   private readonly submitter: Submitter;
 
   constructor(private readonly world: World) {
+    setMaxListeners(Infinity, this.giveUp.signal); // everybody listens
     this.submitter = new Submitter(this.terms);
   }
 

@@ -22,6 +22,9 @@ const WRITES: Record<StoreName, readonly RegExp[]> = {
   redis: [/evalsha/i, /publish/i, /./],
 };
 const DELAYS_MS = [30, 400] as const;
+const PATIENCE_MS = 1500;
+const LOOK_MS = 50;
+const IDLE_ONE_IN = 5;
 
 /** Does what the schedule says, to whom it finds. */
 export class Saboteur {
@@ -68,9 +71,8 @@ export class Saboteur {
   }
 
   private async killServer(role: Role, fault: Fault, tell: (what: string | null) => void): Promise<void> {
-    const slot = this.chooseSlot(role, fault);
+    const slot = await this.chooseSlot(role, fault);
     if (!slot?.current) return tell(null);
-    this.world.clis.sample();
     const sessions = this.world.clis.live
       .filter(({ owner }) => owner === slot.current)
       .map(({ session }) => session);
@@ -83,7 +85,7 @@ export class Saboteur {
   }
 
   private async rollServer(role: Role, fault: Fault, tell: (what: string | null) => void): Promise<void> {
-    const slot = this.chooseSlot(role, fault);
+    const slot = await this.chooseSlot(role, fault);
     if (!slot?.current) return tell(null);
     tell(`${slot.name}, pid ${slot.current.pid}`);
     await slot.terminate();
@@ -91,7 +93,7 @@ export class Saboteur {
   }
 
   private async freezeServer(role: Role, fault: Fault, tell: (what: string | null) => void): Promise<void> {
-    const slot = this.chooseSlot(role, fault);
+    const slot = await this.chooseSlot(role, fault);
     if (!slot?.current) return tell(null);
     tell(`${slot.name}, pid ${slot.current.pid}, for ${fault.forMs} ms`);
     slot.freeze();
@@ -99,8 +101,8 @@ export class Saboteur {
     slot.thaw();
   }
 
-  private killCli(fault: Fault, tell: (what: string | null) => void): void {
-    const launch = this.chooseLaunch(fault);
+  private async killCli(fault: Fault, tell: (what: string | null) => void): Promise<void> {
+    const launch = await this.chooseLaunch(fault);
     if (!launch) return tell(null);
     const pids = this.world.clis.pidsOf(launch);
     tell(`${describeLaunch(launch)}, pids ${pids.join()}`);
@@ -108,7 +110,7 @@ export class Saboteur {
   }
 
   private async freezeCli(fault: Fault, tell: (what: string | null) => void): Promise<void> {
-    const launch = this.chooseLaunch(fault);
+    const launch = await this.chooseLaunch(fault);
     if (!launch) return tell(null);
     const pids = this.world.clis.pidsOf(launch);
     tell(`${describeLaunch(launch)}, pids ${pids.join()}, for ${fault.forMs} ms`);
@@ -151,16 +153,25 @@ export class Saboteur {
     for (const proxy of proxies) proxy.restore();
   }
 
-  /** Workers and networks that matter most are those that have something to lose: they are chosen by chance all the same. */
-  private chooseSlot(role: Role, { pick }: Fault): ServerSlot | undefined {
+  /** Mostly a worker with work in hand. */
+  private async chooseSlot(role: Role, fault: Fault): Promise<ServerSlot | undefined> {
     const slots = slotsOf(this.world, role);
-    return slots[pick % slots.length];
+    const chosen = slots[fault.pick % slots.length];
+    if (role !== 'worker' || fault.pick % IDLE_ONE_IN === 0) return chosen;
+    const launch = await this.chooseLaunch(fault);
+    return slots.find(({ current }) => current !== null && current === launch?.owner) ?? chosen;
   }
 
-  private chooseLaunch({ pick }: Fault): SeenLaunch | undefined {
-    this.world.clis.sample();
-    const { live } = this.world.clis;
-    return live[pick % Math.max(1, live.length)];
+  /** Waits a moment for one, where there is none. */
+  private async chooseLaunch({ pick }: Fault): Promise<SeenLaunch | undefined> {
+    const deadline = Date.now() + PATIENCE_MS;
+    for (;;) {
+      this.world.clis.sample();
+      const { live } = this.world.clis;
+      const launch = live[pick % Math.max(1, live.length)];
+      if (launch || Date.now() > deadline) return launch;
+      await sleep(LOOK_MS);
+    }
   }
 }
 

@@ -15,7 +15,7 @@ export interface Schedule {
 
 export function drawSchedule(seed: number, timings: Timings): Schedule {
   const random = new SeededRandom(seed);
-  const durationMs = Math.max(12_000, 2.5 * timings.LEASE_TTL_MS);
+  const durationMs = Math.max(15_000, 2.5 * timings.LEASE_TTL_MS);
   return {
     seed,
     durationMs,

@@ -120,7 +120,9 @@ export class ServerSlot {
     const late = sleep(STOP_PATIENCE_MS, 'late', { signal: patience.signal }).catch(() => 'stopped');
     const ended = this.end('SIGTERM');
     if ((await Promise.race([ended, late])) === 'late') {
-      this.options.onProblem(`${this.name} did not stop within ${STOP_PATIENCE_MS} ms of SIGTERM.`);
+      this.options.onProblem(
+        `${this.name} did not stop within ${STOP_PATIENCE_MS} ms of SIGTERM.\n${this.lastWords()}`,
+      );
       this.started?.kill('SIGKILL');
       await ended;
     }

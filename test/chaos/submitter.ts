@@ -13,12 +13,14 @@ const AGAIN_MS = 250;
 const BOUNDED_WAIT_S = 1;
 /** A refusal that says: come again. Every other one is a broken promise to a well-formed request. */
 const PASSING = new Set([429, 503]);
+/** Who hears this knows that nothing was made, and need not have a key to come again. */
+const SURELY_NOTHING = new Set(['draining', 'ECONNREFUSED']);
 
 /** What one request came to. */
 type Outcome =
   | { kind: 'accepted'; process: Process }
   | { kind: 'refused'; status: number; code: string }
-  | { kind: 'broken'; reason: string };
+  | { kind: 'broken'; code: string; reason: string };
 
 interface SubmitterOptions {
   callers: Callers;
@@ -27,7 +29,10 @@ interface SubmitterOptions {
   giveUp: AbortSignal;
 }
 
-/** Submits as callers do: once, or under an idempotency key several times at once and again until it is accepted. */
+/**
+ * Submits as callers do: under an idempotency key several times at once, and again until it is accepted; without one again
+ * only where surely nothing was made.
+ */
 export class Submitter {
   constructor(private readonly options: SubmitterOptions) {}
 
@@ -50,7 +55,8 @@ export class Submitter {
     for (let attempt = 0; ; attempt += 1) {
       const outcome = await this.send(record, submission.api + copy + attempt);
       if (outcome.kind === 'accepted' && record.accepted.length === 1) onAccepted(outcome.process.id);
-      if (outcome.kind === 'accepted' || !isKeyed || this.options.giveUp.aborted) return;
+      if (outcome.kind === 'accepted' || this.options.giveUp.aborted) return;
+      if (!isKeyed && !SURELY_NOTHING.has(outcome.code)) return;
       await sleep(AGAIN_MS, undefined, { signal: this.options.giveUp }).catch(() => undefined);
     }
   }
@@ -61,10 +67,7 @@ export class Submitter {
     const by = `${door} at ${name}`;
     const request = `${by}, sent ${new Date().toISOString()}`;
     record.open.add(request);
-    const outcome = await this.knock(client, record.submission).catch((error: unknown): Outcome => ({
-      kind: 'broken',
-      reason: reasonOf(error),
-    }));
+    const outcome = await this.knock(client, record.submission).catch(brokenBy);
     record.open.delete(request);
     const at = Date.now();
     if (outcome.kind === 'broken') record.broken.push({ reason: outcome.reason, at, by });
@@ -132,9 +135,9 @@ export class Submitter {
       for await (const { data } of readEventStream(response)) {
         const event = JSON.parse(data) as ProcessEvent;
         if (event.type === 'created') return { kind: 'accepted', process: event.process };
-        return { kind: 'broken', reason: `The first event was ${event.type} ${event.seq}.` };
+        return broken(`The first event was ${event.type} ${event.seq}.`);
       }
-      return { kind: 'broken', reason: 'The stream ended without an event.' };
+      return broken('The stream ended without an event.');
     } finally {
       leaving.abort();
     }
@@ -143,7 +146,10 @@ export class Submitter {
 
 const refusal = ({ status, code }: Problem): Outcome => ({ kind: 'refused', status, code });
 
-function reasonOf(error: unknown): string {
+const broken = (reason: string): Outcome => ({ kind: 'broken', code: '', reason });
+
+function brokenBy(error: unknown): Outcome {
   const { message, cause } = error as { message?: string; cause?: { code?: string; message?: string } };
-  return [message, cause?.code ?? cause?.message].filter(Boolean).join(': ');
+  const code = cause?.code ?? '';
+  return { kind: 'broken', code, reason: [message, code || cause?.message].filter(Boolean).join(': ') };
 }

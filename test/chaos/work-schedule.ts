@@ -35,6 +35,8 @@ export interface Submission {
 /** CLIs are what a small machine has least of: about one submission in that many milliseconds. */
 const APART_MS = 600;
 const STORM_COPIES = 100;
+/** Until the service takes Idempotency-Key. */
+const KEYS_ARE_TAKEN = false;
 const DOORS: readonly Door[] = ['async', 'waiting', 'bounded', 'sse', 'socket'];
 const TRANSPORTS: readonly Transport[] = ['sse-last-event-id', 'sse-after', 'socket', 'pages'];
 
@@ -51,14 +53,16 @@ export function drawSubmissions(
       atMs: Math.floor(random.next() * durationMs),
       prompt: `${mark}\n${drawWork(random)}`,
       door: random.pick(DOORS),
-      copies: random.chance(0.6) ? random.int(1, 4) : 0,
+      copies: random.chance(KEYS_ARE_TAKEN ? 0.75 : 0) ? random.int(1, 4) : 0,
       retry: random.chance(0.3) ? { maxAttempts: random.int(2, 3), on: ['worker_lost'] } : null,
       cancelAfterMs: random.chance(0.35) ? Math.floor(random.next() ** 2 * 5000) : null,
       readings: Array.from({ length: random.int(0, 2) }, () => drawReading(random)),
       api: random.int(0, 1),
     };
     // One of them comes a hundred times at once.
-    return index === storm ? { ...submission, door: 'async' as const, copies: STORM_COPIES } : submission;
+    return KEYS_ARE_TAKEN && index === storm
+      ? { ...submission, door: 'async' as const, copies: STORM_COPIES }
+      : submission;
   }).sort((a, b) => a.atMs - b.atMs);
 }
 
