@@ -5,8 +5,11 @@ import type { Timings } from './timings.js';
 const MOST_EXPLAINED = 5;
 const PAYLOAD_CHARACTERS = 160;
 
+export const NOTHING_TO_EXPLAIN = 'All promises were kept.';
+
 /** What a failed run says: what was seen, of which process, with its log and all that happened meanwhile. */
 export function explain(violations: Violation[], evidence: Evidence, timings: Timings): string {
+  if (violations.length === 0) return NOTHING_TO_EXPLAIN;
   const { schedule } = evidence;
   return [
     `${violations.length} broken promises under seed ${schedule.seed}. To run it again:`,
@@ -18,7 +21,8 @@ export function explain(violations: Violation[], evidence: Evidence, timings: Ti
       .map((id) => explainProcess(id, evidence)),
     'What was done:',
     ...evidence.deeds.map(
-      ({ kind, at, until, what }) => `  ${time(at)}–${until ? time(until) : '…'} ${kind}: ${what}`,
+      ({ kind, at, until, what }) =>
+        `  ${time(at)}–${until ? time(until) : '…'} ${kind}: ${what ?? 'hit nothing'}`,
     ),
   ].join('\n');
 }

@@ -50,7 +50,7 @@ export class Report {
       ],
       [
         'kills and other faults',
-        this.sum(({ evidence }) => evidence.deeds.filter(({ didHit }) => didHit).length),
+        this.sum(({ evidence }) => evidence.deeds.filter(({ what }) => what !== null).length),
       ],
       ['**lost**', breaches('lost')],
       ['**doubled**', breaches('doubled')],
@@ -73,7 +73,9 @@ export class Report {
 
   private faults(): string[] {
     const count = (kind: string) =>
-      this.sum(({ evidence }) => evidence.deeds.filter((deed) => deed.kind === kind && deed.didHit).length);
+      this.sum(
+        ({ evidence }) => evidence.deeds.filter((deed) => deed.kind === kind && deed.what !== null).length,
+      );
     return table(
       ['fault', 'times'],
       FAULT_KINDS.map((kind) => [kind, count(kind)]),

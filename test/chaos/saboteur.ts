@@ -5,23 +5,33 @@ import { kill } from './os-processes.js';
 import type { RecoveryClock } from './recovery-clock.js';
 import type { Role, ServerSlot, StoreName } from './server-slot.js';
 import { retarget, slotsOf, type World } from './world.js';
+import type { TcpProxy } from '../support/tcp-proxy.js';
 
 /** What a fault did, for whoever has to understand a failure. */
 export interface Deed {
   kind: FaultKind;
   at: number;
   until: number | null;
-  what: string;
-  /** Whether it hit anything. */
-  didHit: boolean;
+  /** Null: there was nothing to hit. */
+  what: string | null;
 }
 
-/** Of one answer that a transaction's end or a single statement waits for; of what Bull and the channels ask of Redis. */
-const WRITES: Record<StoreName, readonly RegExp[]> = {
+/** A fault that has hit, and how it ends. */
+interface Strike {
+  what: string;
+  undo?: () => void | Promise<void>;
+}
+
+type Blow = (fault: Fault) => Promise<Strike | null>;
+
+/** What a swallowed answer was to: the end of a transaction or a single write; a script of Bull's, a message, anything. */
+const SWALLOWED: Record<StoreName, readonly RegExp[]> = {
   postgres: [/COMMIT/, /UPDATE|INSERT/],
   redis: [/evalsha/i, /publish/i, /./],
 };
+const MOST_SWALLOWED = 4;
 const DELAYS_MS = [30, 400] as const;
+/** How long a fault waits for something to hit. */
 const PATIENCE_MS = 1500;
 const LOOK_MS = 50;
 const IDLE_ONE_IN = 5;
@@ -29,128 +39,139 @@ const IDLE_ONE_IN = 5;
 /** Does what the schedule says, to whom it finds. */
 export class Saboteur {
   readonly deeds: Deed[] = [];
+  private readonly blows: Record<FaultKind, Blow>;
 
   constructor(
     private readonly world: World,
     private readonly clock: RecoveryClock,
-  ) {}
+  ) {
+    this.blows = {
+      'kill -9 worker': (fault) => this.killServer('worker', fault),
+      'kill -9 api': (fault) => this.killServer('api', fault),
+      'kill -9 cli': (fault) => this.killCli(fault),
+      'kill -9 postgres': (fault) => this.killStore('postgres', fault),
+      'kill -9 postgres backend': ({ pick }) => Promise.resolve(strikeOf(world.postgres.killBackend(pick))),
+      'kill -9 redis': (fault) => this.killStore('redis', fault),
+      'SIGTERM worker': (fault) => this.terminateServer('worker', fault),
+      'SIGTERM api': (fault) => this.terminateServer('api', fault),
+      'SIGSTOP worker': (fault) => this.freezeServer('worker', fault),
+      'SIGSTOP api': (fault) => this.freezeServer('api', fault),
+      'SIGSTOP cli': (fault) => this.freezeCli(fault),
+      'FLUSHALL redis': async () => strikeOf(await world.redis.flush()),
+      'reset postgres': (fault) => this.spoil('postgres', fault, (proxy) => proxy.cut()),
+      'reset redis': (fault) => this.spoil('redis', fault, (proxy) => proxy.cut()),
+      'black hole postgres': (fault) => this.spoil('postgres', fault, (proxy) => proxy.blackHole()),
+      'black hole redis': (fault) => this.spoil('redis', fault, (proxy) => proxy.blackHole()),
+      'delay postgres': (fault) => this.delay('postgres', fault),
+      'delay redis': (fault) => this.delay('redis', fault),
+      'swallow postgres': (fault) => this.swallow('postgres', fault),
+      'swallow redis': (fault) => this.swallow('redis', fault),
+    };
+  }
 
   /** Resolves when the fault is over. */
   async commit(fault: Fault): Promise<void> {
-    const deed: Deed = { kind: fault.kind, at: Date.now(), until: null, what: '', didHit: false };
+    const deed: Deed = { kind: fault.kind, at: Date.now(), until: null, what: null };
     this.deeds.push(deed);
-    const told = (what: string | null) => {
-      deed.didHit = what !== null;
-      deed.what = what ?? 'hit nothing';
-    };
-    await this.act(fault, told);
+    const strike = await this.blows[fault.kind](fault);
+    deed.what = strike?.what ?? null;
+    if (strike?.undo) {
+      await sleep(fault.forMs);
+      await strike.undo();
+    }
     deed.until = Date.now();
   }
 
-  private async act(fault: Fault, tell: (what: string | null) => void): Promise<void> {
-    const [verb = '', noun = ''] = splitLast(fault.kind);
-    switch (verb) {
-      case 'kill -9':
-        if (noun === 'worker' || noun === 'api') return this.killServer(noun, fault, tell);
-        if (noun === 'cli') return this.killCli(fault, tell);
-        return this.killStore(noun as StoreName, fault, tell);
-      case 'kill -9 postgres':
-        tell(this.world.postgres.killBackend(fault.pick));
-        return;
-      case 'SIGTERM':
-        return this.rollServer(noun as Role, fault, tell);
-      case 'SIGSTOP':
-        if (noun === 'cli') return this.freezeCli(fault, tell);
-        return this.freezeServer(noun as Role, fault, tell);
-      case 'FLUSHALL':
-        tell(await this.world.redis.flush());
-        return;
-      default:
-        return this.spoilNetwork(verb, noun as StoreName, fault, tell);
-    }
-  }
-
-  private async killServer(role: Role, fault: Fault, tell: (what: string | null) => void): Promise<void> {
+  private async killServer(role: Role, fault: Fault): Promise<Strike | null> {
     const slot = await this.chooseSlot(role, fault);
-    if (!slot?.current) return tell(null);
-    const sessions = this.world.clis.live
-      .filter(({ owner }) => owner === slot.current)
-      .map(({ session }) => session);
-    tell(`${slot.name}, pid ${slot.current.pid}, with ${sessions.length} CLIs, for ${fault.forMs} ms`);
+    const life = slot?.current;
+    if (!slot || !life) return null;
+    const running = this.world.clis.live.filter(({ owner }) => owner === life);
+    const sessions = running.map(({ session }) => session);
     const at = Date.now();
     await slot.kill();
     if (role === 'worker') await this.clock.workerDied(sessions, at);
-    await sleep(fault.forMs);
-    slot.start();
+    return {
+      what: `${slot.name}, pid ${life.pid}, with ${sessions.length} CLIs`,
+      undo: () => slot.start(),
+    };
   }
 
-  private async rollServer(role: Role, fault: Fault, tell: (what: string | null) => void): Promise<void> {
+  private async terminateServer(role: Role, fault: Fault): Promise<Strike | null> {
     const slot = await this.chooseSlot(role, fault);
-    if (!slot?.current) return tell(null);
-    tell(`${slot.name}, pid ${slot.current.pid}`);
+    const life = slot?.current;
+    if (!slot || !life) return null;
+    const began = Date.now();
     await slot.terminate();
-    slot.start();
+    return {
+      what: `${slot.name}, pid ${life.pid}, gone after ${Date.now() - began} ms`,
+      undo: () => slot.start(),
+    };
   }
 
-  private async freezeServer(role: Role, fault: Fault, tell: (what: string | null) => void): Promise<void> {
+  private async freezeServer(role: Role, fault: Fault): Promise<Strike | null> {
     const slot = await this.chooseSlot(role, fault);
-    if (!slot?.current) return tell(null);
-    tell(`${slot.name}, pid ${slot.current.pid}, for ${fault.forMs} ms`);
+    const life = slot?.current;
+    if (!slot || !life) return null;
     slot.freeze();
-    await sleep(fault.forMs);
-    slot.thaw();
+    return { what: `${slot.name}, pid ${life.pid}`, undo: () => slot.thaw() };
   }
 
-  private async killCli(fault: Fault, tell: (what: string | null) => void): Promise<void> {
+  private async killCli(fault: Fault): Promise<Strike | null> {
     const launch = await this.chooseLaunch(fault);
-    if (!launch) return tell(null);
+    if (!launch) return null;
     const pids = this.world.clis.pidsOf(launch);
-    tell(`${describeLaunch(launch)}, pids ${pids.join()}`);
     for (const pid of pids) kill(pid, 'SIGKILL');
+    return { what: `${nameOf(launch)}, pids ${pids.join()}` };
   }
 
-  private async freezeCli(fault: Fault, tell: (what: string | null) => void): Promise<void> {
+  private async freezeCli(fault: Fault): Promise<Strike | null> {
     const launch = await this.chooseLaunch(fault);
-    if (!launch) return tell(null);
+    if (!launch) return null;
     const pids = this.world.clis.pidsOf(launch);
-    tell(`${describeLaunch(launch)}, pids ${pids.join()}, for ${fault.forMs} ms`);
-    for (const pid of pids) kill(pid, 'SIGSTOP');
-    await sleep(fault.forMs);
-    for (const pid of pids) kill(pid, 'SIGCONT');
+    const signalAll = (signal: NodeJS.Signals) => {
+      for (const pid of pids) kill(pid, signal);
+    };
+    signalAll('SIGSTOP');
+    return { what: `${nameOf(launch)}, pids ${pids.join()}`, undo: () => signalAll('SIGCONT') };
   }
 
-  private async killStore(name: StoreName, fault: Fault, tell: (what: string | null) => void): Promise<void> {
-    tell(`for ${fault.forMs} ms`);
+  private async killStore(name: StoreName, { forMs }: Fault): Promise<Strike> {
     const store = this.world[name];
     await store.kill();
-    await sleep(fault.forMs);
-    await store.restart();
-    retarget(this.world);
+    const undo = async () => {
+      await store.restart();
+      retarget(this.world);
+    };
+    return { what: `for ${forMs} ms`, undo };
   }
 
-  private async spoilNetwork(
-    how: string,
+  private delay(store: StoreName, fault: Fault): Promise<Strike> {
+    const ms = DELAYS_MS[fault.pick % DELAYS_MS.length] ?? 0;
+    return this.spoil(store, fault, (proxy) => proxy.delay(ms), `by ${ms} ms`);
+  }
+
+  private swallow(store: StoreName, fault: Fault): Promise<Strike> {
+    const to = SWALLOWED[store][fault.pick % SWALLOWED[store].length] ?? /./;
+    const times = 1 + (fault.pick % MOST_SWALLOWED);
+    const what = `${times} answers to ${String(to)}`;
+    return this.spoil(store, fault, (proxy) => proxy.swallowAnswers({ to, times }), what);
+  }
+
+  private spoil(
     store: StoreName,
-    fault: Fault,
-    tell: (what: string | null) => void,
-  ): Promise<void> {
-    const slots = fault.isEverywhere
-      ? this.world.slots
-      : [this.world.slots[fault.pick % this.world.slots.length] as ServerSlot];
-    const proxies = slots.map((slot) => slot.proxies[store]);
-    const to = WRITES[store][fault.pick % WRITES[store].length] as RegExp;
-    const times = 1 + (fault.pick % 4);
-    const delayMs = DELAYS_MS[fault.pick % 2] as number;
-    const details = { swallow: ` ${times} answers to ${String(to)}`, delay: ` by ${delayMs} ms` }[how] ?? '';
-    tell(`${how}${details} at ${slots.map(({ name }) => name).join()} for ${fault.forMs} ms`);
-    for (const proxy of proxies) {
-      if (how === 'reset') proxy.cut();
-      else if (how === 'black hole') proxy.blackHole();
-      else if (how === 'delay') proxy.delay(delayMs);
-      else proxy.swallowAnswers({ to, times });
-    }
-    await sleep(fault.forMs);
-    for (const proxy of proxies) proxy.restore();
+    { isEverywhere, pick, forMs }: Fault,
+    act: (proxy: TcpProxy) => void,
+    how = '',
+  ): Promise<Strike> {
+    const { slots } = this.world;
+    const hit = isEverywhere ? slots : slots.filter((_, index) => index === pick % slots.length);
+    for (const { proxies } of hit) act(proxies[store]);
+    const undo = () => {
+      for (const { proxies } of hit) proxies[store].restore();
+    };
+    const names = hit.map(({ name }) => name).join();
+    return Promise.resolve({ what: `at ${names} ${how} for ${forMs} ms`, undo });
   }
 
   /** Mostly a worker with work in hand. */
@@ -175,10 +196,6 @@ export class Saboteur {
   }
 }
 
-/** `black hole postgres` is a black hole, for PostgreSQL. */
-function splitLast(kind: string): [string, string] {
-  const at = kind.lastIndexOf(' ');
-  return [kind.slice(0, at), kind.slice(at + 1)];
-}
+const strikeOf = (what: string | null): Strike | null => (what === null ? null : { what });
 
-const describeLaunch = ({ id, session, slot }: SeenLaunch) => `launch ${id} of session ${session} at ${slot}`;
+const nameOf = ({ id, session, slot }: SeenLaunch) => `launch ${id} of session ${session} at ${slot}`;

@@ -55,10 +55,10 @@ export class ChaosPostgres implements Store {
   }
 
   /** Kills one of the processes that serve a connection: PostgreSQL then ends all of them, and recovers. */
-  killBackend(pick: number): string {
+  killBackend(pick: number): string | null {
     const backends = childrenOf(this.service.pid).filter(({ command }) => command.includes('127.0.0.1('));
     const backend = backends[pick % Math.max(1, backends.length)];
-    if (!backend) return 'there is none';
+    if (!backend) return null;
     kill(backend.pid, 'SIGKILL');
     return backend.command;
   }
@@ -104,8 +104,9 @@ export class ChaosRedis implements Store {
     return successor;
   }
 
-  async flush(): Promise<string> {
-    return withRedis(this.url, (redis) => redis.flushall()).catch((error: unknown) => String(error));
+  /** @returns null where it is away */
+  async flush(): Promise<string | null> {
+    return withRedis(this.url, (redis) => redis.flushall()).catch(() => null);
   }
 
   kill(): Promise<void> {

@@ -36,7 +36,7 @@ export interface Submission {
 const APART_MS = 600;
 const STORM_COPIES = 100;
 /** Until the service takes Idempotency-Key. */
-const KEYS_ARE_TAKEN = false;
+const KEYS_ARE_TAKEN = Boolean(process.env.CHAOS_KEYS);
 const DOORS: readonly Door[] = ['async', 'waiting', 'bounded', 'sse', 'socket'];
 const TRANSPORTS: readonly Transport[] = ['sse-last-event-id', 'sse-after', 'socket', 'pages'];
 
