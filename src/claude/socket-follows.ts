@@ -2,13 +2,13 @@ import { once } from 'node:events';
 import { Injectable, Logger } from '@nestjs/common';
 import type { Socket } from 'socket.io';
 import type { Caller } from '../platform/access/caller.js';
-import { isTerminal, type TerminalEvent } from '../processes/process-events.schemas.js';
+import { isTerminal, sizeOf, type TerminalEvent } from '../processes/process-events.schemas.js';
 import type { Process } from '../processes/processes.schemas.js';
 import { ProcessesService } from '../processes/processes.service.js';
 import { QueueAnnouncer } from './queue-announcer.js';
 
-/** Packets that a socket has not taken yet; past this its events stay in the log until it has. */
-const HIGH_WATER_PACKETS = 16;
+/** What a socket has not taken yet, in characters; past this its events stay in the log until it has. */
+const HIGH_WATER_CHARACTERS = 256 * 1024;
 
 interface Follow {
   after: number;
@@ -17,6 +17,8 @@ interface Follow {
 
 interface SocketState {
   disconnected: AbortController;
+  /** What has been sent since the socket had last taken everything. */
+  sentCharacters: number;
   follows: Map<string, AbortController>;
 }
 
@@ -71,7 +73,17 @@ export class SocketFollows {
       if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(controller.signal);
       socket.emit('claude:progress', event);
       if (isTerminal(event)) emitEnding(socket, event);
-      await drained(socket, controller.signal);
+      await this.taken(socket, sizeOf(event), controller.signal);
+    }
+  }
+
+  /** Resolves when the socket may be sent more. */
+  private async taken(socket: Socket, characters: number, signal: AbortSignal): Promise<void> {
+    const state = this.stateOf(socket);
+    state.sentCharacters += characters;
+    while (state.sentCharacters > HIGH_WATER_CHARACTERS && !signal.aborted) {
+      if (isEmpty(socket)) state.sentCharacters = 0;
+      else await once(socket.conn, 'drain', { signal }).catch(() => undefined);
     }
   }
 
@@ -90,7 +102,11 @@ export class SocketFollows {
   private stateOf(socket: Socket): SocketState {
     const known = this.sockets.get(socket);
     if (known) return known;
-    const state: SocketState = { disconnected: new AbortController(), follows: new Map() };
+    const state: SocketState = {
+      disconnected: new AbortController(),
+      sentCharacters: 0,
+      follows: new Map(),
+    };
     this.sockets.set(socket, state);
     const onDisconnect = () => {
       state.disconnected.abort();
@@ -107,11 +123,11 @@ function emitEnding(socket: Socket, { processId, seq, type, process }: TerminalE
   else socket.emit('claude:complete', { processId, seq, process });
 }
 
-async function drained(socket: Socket, signal: AbortSignal): Promise<void> {
-  const { conn } = socket;
-  // Engine.IO documents `drain`, not how much waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn
-  const waiting = () => (conn as unknown as { writeBuffer: unknown[] }).writeBuffer.length;
-  while (waiting() > HIGH_WATER_PACKETS && !signal.aborted) {
-    await once(conn, 'drain', { signal }).catch(() => undefined);
-  }
+/** Engine.IO documents `drain`, not what waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn */
+function isEmpty({ conn }: Socket): boolean {
+  const { writeBuffer, transport } = conn as unknown as {
+    writeBuffer: unknown[];
+    transport: { writable: boolean };
+  };
+  return writeBuffer.length === 0 && transport.writable;
 }

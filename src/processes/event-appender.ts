@@ -4,7 +4,7 @@ import { isTransient } from '../platform/prisma/database-failure.js';
 import { ProcessChannel } from './process-channel.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessLogRepository, type Run, type RunBatch } from './process-log.repository.js';
-import { RunLog, RunLost, STORE_RETRY_MS, unwritable } from './run-log.js';
+import { RunLog, STORE_RETRY_MS, unwritable } from './run-log.js';
 
 /** Roughly, in UTF-16 units: what goes into one statement. A run that has more goes alone. */
 const MAX_BATCH_EVENTS = 5_000;
@@ -58,8 +58,8 @@ export class EventAppender {
       try {
         await this.write(taken);
       } catch (error) {
-        // Nothing that a retry could mend: the runs end, and say why.
-        for (const { log } of taken) log.lose(new Error('The log cannot be written.', { cause: error }));
+        // Nothing that a retry could mend: the runs end as failures of ours.
+        for (const { log } of taken) log.fail(error);
       }
       for (const { log } of taken) log.settle();
     }
@@ -112,7 +112,7 @@ export class EventAppender {
       const isWritten =
         state?.status === 'running' && state.fence === run.fence && state.lastSeq === lastSeq + events.length;
       if (!isWritten) {
-        log.lose(new RunLost());
+        log.lose();
         continue;
       }
       const bounds = { limit: events.length, maxBytes: Number.MAX_SAFE_INTEGER };

@@ -1,4 +1,4 @@
-import type { ProcessEvent } from './process-events.schemas.js';
+import { type ProcessEvent, sizeOf } from './process-events.schemas.js';
 
 /** What is kept for readers that are nearly up to date; who is further behind reads the database. */
 const MAX_RECENT = 256;
@@ -76,13 +76,4 @@ export class FollowedLog {
   private wake(): void {
     for (const wake of [...this.waiting]) wake();
   }
-}
-
-/** Roughly: what is large in an event is its text. */
-function sizeOf(event: ProcessEvent): number {
-  if ('text' in event) return event.text.length;
-  if ('process' in event) return (event.process.prompt?.length ?? 0) + (event.process.result?.length ?? 0);
-  if (event.type === 'tool_result' || event.type === 'tool_use' || event.type === 'raw')
-    return JSON.stringify(event).length;
-  return 0;
 }

@@ -7,7 +7,7 @@ import { ProcessChannel } from './process-channel.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Run } from './process-log.repository.js';
-import { type RunLog, RunLost } from './run-log.js';
+import type { RunLog } from './run-log.js';
 
 /** A heartbeat that failed is soon tried again: the lease does not wait. */
 const RETRY_MS = 500;
@@ -102,7 +102,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
       );
       for (const run of renewing) {
         if (renewed.get(run.processId) === run.fence) run.provenAt = sentAt;
-        else if (!run.log.isConcluding) run.log.lose(new RunLost());
+        else if (!run.log.isConcluding) run.log.lose();
       }
       await this.deliver([...renewed.keys()]);
       return true;
@@ -120,7 +120,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
         { processId: run.processId },
         'The lease could not be renewed in time: the run is given up.',
       );
-      run.log.lose(new RunLost());
+      run.log.lose();
     }
   }
 

@@ -40,6 +40,19 @@ export type TerminalEvent = Extract<ProcessEvent, { type: 'completed' | 'failed'
 export const isTerminal = (event: ProcessEvent): event is TerminalEvent =>
   event.type === 'completed' || event.type === 'failed' || event.type === 'cancelled';
 
+const FIXED_CHARACTERS = 200;
+
+/** Roughly, in characters of JSON: what is large in an event is its text. */
+export function sizeOf(event: ProcessEvent): number {
+  if ('text' in event) return FIXED_CHARACTERS + event.text.length;
+  if ('process' in event) {
+    const { prompt, result } = event.process;
+    return 5 * FIXED_CHARACTERS + (prompt?.length ?? 0) + (result?.length ?? 0);
+  }
+  const mayBeLarge = event.type === 'tool_result' || event.type === 'tool_use' || event.type === 'raw';
+  return mayBeLarge ? JSON.stringify(event).length : FIXED_CHARACTERS;
+}
+
 /** An event before the log has given it a place. */
 type WithoutPlace<Event> = Event extends ProcessEvent
   ? Omit<Event, 'processId' | 'seq' | 'createdAt'>

@@ -31,7 +31,7 @@ class FakeLog {
   }
 
   readonly repository = {
-    read: (_id: string, after: number, limit: number) =>
+    read: (_id: string, after: number, { limit }: { limit: number }) =>
       Promise.resolve(this.committed.slice(after, after + limit)),
     lastSeqs: () => Promise.resolve(new Map([[ID, this.committed.length]])),
   } as unknown as ProcessLogRepository;

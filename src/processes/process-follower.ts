@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { FollowedLog } from './followed-log.js';
 import { ProcessChannel } from './process-channel.js';
@@ -7,7 +8,7 @@ import { ProcessLogRepository } from './process-log.repository.js';
 /** How long a reader may lag where Redis lost a message. */
 const BACKSTOP_MS = 2_000;
 /** What a reader that is behind holds in memory: so many events, and no more bytes than that and one event. */
-const PAGE = { limit: 200, maxBytes: 1024 * 1024 };
+const PAGE = { limit: 200, maxBytes: 256 * 1024 };
 
 /**
  * Follows logs for whoever reads them on this server: SSE, sockets and waiting requests alike, each at its own pace. There
@@ -46,6 +47,9 @@ export class ProcessFollower implements OnApplicationShutdown {
         }
         if (!events) {
           events = await this.log.read(processId, seq, PAGE);
+          // A log that is said, time and again, to be further than it is: its process was deleted, say.
+          if (isCaughtUp && events.length === 0 && followed.hasMoreThan(seq))
+            await sleep(BACKSTOP_MS, undefined, { signal }).catch(() => undefined);
           isCaughtUp = events.length === 0;
           if (isOver()) return;
         }

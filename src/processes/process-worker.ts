@@ -65,7 +65,7 @@ export class ProcessWorker {
       {
         onCancelRequested: () => controller.abort(new RunAbort('cancelled')),
         onLost: () => {
-          this.logger.warn({ processId, fence }, 'The run is lost; its CLI is killed.');
+          this.logger.warn({ processId, fence }, 'The run is given up; its CLI is killed.');
           controller.abort(new RunAbort('fenced'));
         },
       },

@@ -29,7 +29,7 @@ export interface RunLogOptions {
   onCommitted: (events: ProcessEvent[]) => void;
   /** A cancel was asked for while the run went on. */
   onCancelRequested: () => void;
-  /** Nothing can be written for the run any more. */
+  /** Nothing more can be written of what the run says: it must end. */
   onLost: () => void;
 }
 
@@ -43,7 +43,8 @@ export class RunLog {
   /** Settles when everything that was appended is written, or lost. */
   private writing: PromiseWithResolvers | null = null;
   private lastSeq: number;
-  private loss: Error | null = null;
+  private loss: RunLost | null = null;
+  private failure: Error | null = null;
   private hasBegunToConclude = false;
   private readonly whenLost = withResolvers();
 
@@ -60,9 +61,9 @@ export class RunLog {
     return this.hasBegunToConclude;
   }
 
-  /** Resolves when more may come. @throws RunLost */
+  /** Resolves when more may come. @throws RunLost @throws Error once, when the log could not be written */
   async append(event: NewProcessEvent, facts: RunFacts = {}): Promise<void> {
-    if (this.loss) throw this.loss;
+    this.throwIfBroken();
     this.facts = { ...this.facts, ...facts };
     this.enqueue(event);
     if (this.waiting.length === 0) return; // half a character: it comes with the rest
@@ -80,11 +81,12 @@ export class RunLog {
   /**
    * Writes what still waits and what becomes of the process, in one transaction.
    * @throws RunLost
+   * @throws Error once, when the log could not be written: the run has another end then
    */
   async conclude(judge: (run: RunHistory) => Verdict): Promise<Concluded> {
     this.hasBegunToConclude = true;
     await this.settled();
-    if (this.loss) throw this.loss;
+    this.throwIfBroken();
     this.releaseHalfPair();
     const { events } = this.take() ?? { events: [] };
     const concluded = await this.insist(events, judge);
@@ -117,15 +119,34 @@ export class RunLog {
     this.writing = null;
   }
 
-  /** Gives up: the run is not ours any more, or its log cannot be written. */
-  lose(reason: Error): void {
+  /** Gives up: the run is not ours any more. */
+  lose(): void {
     if (this.loss) return;
-    this.loss = reason;
+    this.loss = new RunLost();
+    this.abandonWaiting();
+    this.whenLost.resolve();
+    this.options.onLost();
+  }
+
+  /** What was taken cannot be written, however often it is tried. */
+  fail(reason: unknown): void {
+    if (this.loss || this.failure) return;
+    this.failure = new Error('The log cannot be written.', { cause: reason });
+    this.abandonWaiting();
+    this.options.onLost();
+  }
+
+  private abandonWaiting(): void {
     this.waiting = [];
     this.writing?.resolve();
     this.writing = null;
-    this.whenLost.resolve();
-    this.options.onLost();
+  }
+
+  private throwIfBroken(): void {
+    if (this.loss) throw this.loss;
+    const { failure } = this;
+    this.failure = null;
+    if (failure) throw failure;
   }
 
   /** Tries again while the database is away, for as long as the run may still be ours. */
