@@ -35,8 +35,9 @@ export class Authenticator {
   /** @throws AppError `unauthenticated` */
   async authenticate(headers: Credentials): Promise<Caller> {
     const caller = await new Promise<Caller | false | null | undefined>((resolve, reject) => {
-      const done = (error: Error | null, found?: Caller | false | null) => {
-        if (error) reject(error);
+      const done = (error: Error | null, found?: Caller | false | null, challenges: unknown[] = []) => {
+        const failure = error ?? challenges.find((challenge) => challenge instanceof KeyLookupError);
+        if (failure) reject(failure);
         else resolve(found);
       };
       const middleware = this.passport.authenticate(STRATEGIES, { session: false }, done) as Middleware;
@@ -56,7 +57,8 @@ export class Authenticator {
         secretOrKeyProvider: (_request: unknown, token: string, done: KeyFound) => {
           this.tokens.publicKeyFor(token).then(
             (key) => done(null, key ?? undefined),
-            (error: unknown) => done(error),
+            (cause: unknown) =>
+              done(new KeyLookupError('The key of a token could not be looked up.', { cause })),
           );
         },
       },
@@ -89,6 +91,9 @@ function bearerOf({ authorization, 'x-api-key': key }: Credentials): string | nu
   if (typeof key === 'string') return key;
   return typeof authorization === 'string' ? (BEARER.exec(authorization)?.[1] ?? null) : null;
 }
+
+/** The store failed, not the token: passport-jwt makes no difference. */
+class KeyLookupError extends Error {}
 
 type Middleware = (
   request: { headers: Credentials },

@@ -1,7 +1,7 @@
 import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
 import { type ClaudeEngine, RunAbort } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
-import { within } from '../platform/http/with-signals.js';
+import { inTime } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessChannel } from './process-channel.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
@@ -98,7 +98,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     try {
       const renewal = this.claims.renewLeases(this.owner, renewing, this.config.LEASE_TTL_MS);
       const renewed = new Map(
-        (await within(ANSWER_TIMEOUT_MS, renewal)).map(({ processId, fence }) => [processId, fence]),
+        (await inTime(renewal, ANSWER_TIMEOUT_MS)).map(({ processId, fence }) => [processId, fence]),
       );
       for (const run of renewing) {
         if (renewed.get(run.processId) === run.fence) run.provenAt = sentAt;

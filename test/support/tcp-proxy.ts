@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+const DEFAULT_PORTS: Record<string, number> = { 'postgresql:': 5432, 'postgres:': 5432, 'redis:': 6379 };
+
 /** What a proxy does with a connection. */
 type Weather =
   | { kind: 'fair' }
@@ -34,6 +36,7 @@ export interface TcpProxy {
   swallowAnswers(options?: Swallowing): void;
   /** How many answers have been swallowed. */
   readonly swallowed: number;
+  /** Ends whatever goes wrong. */
   restore(): void;
   /** From the next connection on; the store has been started again elsewhere. */
   retarget(targetUrl: string): void;
@@ -52,7 +55,9 @@ class Proxy implements TcpProxy {
   private target: URL;
   private weather: Weather = { kind: 'fair' };
   private readonly pipes = new Set<Pipe>();
-  private readonly server = createServer({ allowHalfOpen: true }, (client) => this.accept(client));
+  private readonly server = createServer({ allowHalfOpen: true, noDelay: true }, (client) =>
+    this.accept(client),
+  );
 
   constructor(targetUrl: string) {
     this.target = new URL(targetUrl);
@@ -123,8 +128,9 @@ class Proxy implements TcpProxy {
       client.resetAndDestroy();
       return;
     }
-    const { hostname, port } = this.target;
-    const store = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
+    const { hostname, port, protocol } = this.target;
+    const storePort = Number(port || DEFAULT_PORTS[protocol]);
+    const store = connect({ host: hostname, port: storePort, allowHalfOpen: true, noDelay: true });
     const pipe: Pipe = new Pipe(this, client, store, () => this.pipes.delete(pipe));
     this.pipes.add(pipe);
     if (this.weather.kind === 'blackHole') pipe.sink();

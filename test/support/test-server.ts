@@ -23,9 +23,12 @@ export interface TestServer {
 
 export const ADMIN_PASSWORD = 'a password for tests';
 
+type Settings = NodeJS.ProcessEnv | ((stores: TestStores) => Promise<NodeJS.ProcessEnv>);
+
 /** A whole server in this process: real stores, real queue, real sockets and the real CLI, which talks to a scripted API. */
-export async function startTestServer(environment: NodeJS.ProcessEnv = {}): Promise<TestServer> {
+export async function startTestServer(settings: Settings = {}): Promise<TestServer> {
   const stores = await createStores();
+  const environment = typeof settings === 'function' ? await settings(stores) : settings;
   const messages = await startMessagesApi();
   const dataDirectory = await mkdtemp(join(tmpdir(), 'claude-runner-test-'));
   const config = requireStores(

@@ -32,6 +32,12 @@ describe('toAppError', () => {
     ['a pool that has no connection left', withCode('P2024'), 'unavailable'],
     ['an outage behind another error', new Error('failed', { cause: withCode('08006') }), 'unavailable'],
     ['Redis away', new Error('Connection is closed.'), 'unavailable'],
+    ['Redis silent', new Error('Command timed out'), 'unavailable'],
+    [
+      'Redis about to be reconnected',
+      new Error("Stream isn't writeable and enableOfflineQueue options is false"),
+      'unavailable',
+    ],
     ['SQL that is wrong', withCode('42601'), 'internal'],
     ['a status that nobody planned', new HttpException('teapot', 418), 'internal'],
     ['a SyntaxError of our own', new SyntaxError('Unexpected end of JSON input'), 'internal'],

@@ -3,6 +3,7 @@ import type { Redis } from 'ioredis';
 import { AppError } from '../errors/app-error.js';
 import { PrismaService } from '../prisma/prisma.service.js';
 import { REDIS } from '../redis/redis.module.js';
+import { orLate } from '../timing/or-late.js';
 import { Lifecycle } from './lifecycle.js';
 
 const PING_TIMEOUT_MS = 2_000;
@@ -36,11 +37,9 @@ export class HealthService {
 }
 
 async function answers(ping: Promise<unknown>): Promise<StoreStatus> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<StoreStatus>((resolve) => (timer = setTimeout(resolve, PING_TIMEOUT_MS, 'down')));
   const answered = ping.then(
-    () => 'ok' as const,
-    () => 'down' as const,
+    () => true,
+    () => false,
   );
-  return Promise.race([answered, late]).finally(() => clearTimeout(timer));
+  return (await orLate(answered, PING_TIMEOUT_MS)) === true ? 'ok' : 'down';
 }

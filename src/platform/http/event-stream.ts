@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream';
 import type { FastifyReply } from 'fastify';
+import { LATE, orLate } from '../timing/or-late.js';
 
 const KEEP_ALIVE_MS = 15_000;
 const RECONNECT_MS = 1_000;
@@ -55,8 +56,8 @@ async function* frames(
   yield `retry: ${RECONNECT_MS}\n\n`;
   let next = events.next();
   for (;;) {
-    const result = await orKeepAlive(next);
-    if (result === 'keep-alive') {
+    const result = await orLate(next, KEEP_ALIVE_MS);
+    if (result === LATE) {
       yield ': keep-alive\n\n';
       continue;
     }
@@ -65,12 +66,4 @@ async function* frames(
     yield `id: ${seq}\nevent: ${type}\ndata: ${JSON.stringify(result.value)}\n\n`;
     next = events.next();
   }
-}
-
-async function orKeepAlive<T>(next: Promise<T>): Promise<T | 'keep-alive'> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<'keep-alive'>(
-    (resolve) => (timer = setTimeout(resolve, KEEP_ALIVE_MS, 'keep-alive')),
-  );
-  return Promise.race([next, late]).finally(() => clearTimeout(timer));
 }

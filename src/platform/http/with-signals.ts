@@ -25,13 +25,3 @@ export async function withSignals<T>(
     for (const signal of signals) signal.removeEventListener('abort', abort);
   }
 }
-
-/** What it gives, unless that takes longer. @throws Error `Command timed out` */
-export async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  promise.catch(() => undefined); // it may fail when nobody waits for it any longer
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error('Command timed out')), ms);
-  });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}

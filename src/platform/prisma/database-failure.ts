@@ -15,8 +15,19 @@ const OUTAGE_CODES = new Set([
   'NR_CLOSED',
 ]);
 
-const OUTAGE_MESSAGE =
-  /Connection (is closed|terminated)|Can't reach database server|Server has closed the connection|Query read timeout|timeout exceeded when trying to connect|Command timed out/i;
+// What the drivers of both give no code.
+const OUTAGE_MESSAGE = new RegExp(
+  [
+    "Can't reach database server",
+    'Connection (is closed|terminated)',
+    'Server has closed the connection',
+    'Query read timeout',
+    'timeout exceeded when trying to connect',
+    'Command timed out',
+    "Stream isn't writeable",
+  ].join('|'),
+  'i',
+);
 
 /** Whether PostgreSQL or Redis was away, as opposed to having refused what it was asked. */
 export function isStoreOutage(thrown: unknown): boolean {

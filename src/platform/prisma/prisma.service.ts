@@ -2,12 +2,14 @@ import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { PrismaPg } from '@prisma/adapter-pg';
 import { PrismaClient } from '../../generated/prisma/client.js';
 import { CONFIG, type ServerConfig } from '../config/config.js';
+import { orLate } from '../timing/or-late.js';
 
 const POOL_SIZE = 20;
 const TRANSACTION_WAIT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** A connection that is cut without a word would keep its query for ever. */
 const QUERY_TIMEOUT_MS = 15_000;
+const DISCONNECT_GRACE_MS = 3_000;
 
 /** The database. Only repositories inject it. */
 @Injectable()
@@ -34,6 +36,7 @@ export class PrismaService extends PrismaClient implements OnApplicationShutdown
   }
 
   async onApplicationShutdown(): Promise<void> {
-    await this.$disconnect();
+    // A query that is never answered would hold it up for ever.
+    await orLate(this.$disconnect(), DISCONNECT_GRACE_MS);
   }
 }

@@ -1,12 +1,13 @@
 import { BullModule } from '@nestjs/bull';
 import { type DynamicModule, Module } from '@nestjs/common';
-import { Redis } from 'ioredis';
-import { CONFIG, type ServerConfig } from '../config/config.js';
-import { REDIS_OPTIONS } from '../redis/redis.module.js';
+import { QueueConnections } from './queue-connections.js';
 
 const KEY_PREFIX = 'claude-runner';
 
-/** Bull's connection. Features register their queues on it. */
+@Module({ providers: [QueueConnections], exports: [QueueConnections] })
+class QueueConnectionsModule {}
+
+/** Where Bull's queues keep what they hold. Features register their queues on it. */
 @Module({})
 export class QueueModule {
   static forRoot(): DynamicModule {
@@ -14,10 +15,11 @@ export class QueueModule {
       module: QueueModule,
       imports: [
         BullModule.forRootAsync({
-          inject: [CONFIG],
-          useFactory: (config: ServerConfig) => ({
+          imports: [QueueConnectionsModule],
+          inject: [QueueConnections],
+          useFactory: (connections: QueueConnections) => ({
             prefix: KEY_PREFIX,
-            createClient: () => new Redis(config.REDIS_URL, REDIS_OPTIONS).on('error', () => undefined),
+            createClient: () => connections.open(),
           }),
         }),
       ],

@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis';
 import { ConfigError } from '../config/config.js';
-import { within } from '../http/with-signals.js';
+import { LATE, orLate } from '../timing/or-late.js';
 
 const TIMEOUT_MS = 2_000;
 const KEEPS_EVERYTHING = 'noeviction';
@@ -10,10 +10,11 @@ const KEEPS_EVERYTHING = 'noeviction';
  * @throws ConfigError
  */
 export async function requireNoEviction(redis: Redis): Promise<void> {
-  const policy = await within(TIMEOUT_MS, redis.info('memory')).then(
-    (info) => /^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? null,
-    () => null,
+  const info = await orLate(
+    redis.info('memory').catch(() => ''),
+    TIMEOUT_MS,
   );
+  const policy = info === LATE ? null : (/^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? null);
   if (policy === null || policy === KEEPS_EVERYTHING) return;
   throw new ConfigError([
     `REDIS_URL: its maxmemory-policy is ${policy}; set it to ${KEEPS_EVERYTHING}, or accept it by REDIS_ALLOW_EVICTION=true`,

@@ -15,6 +15,8 @@ export const REDIS = Symbol('Redis');
 /** A connection that only subscribes. */
 export const REDIS_SUBSCRIBER = Symbol('RedisSubscriber');
 
+/** How long a Redis that has fallen silent is waited for. */
+const COMMAND_TIMEOUT_MS = 2_000;
 /** A connection that is cut without a word is noticed by an answer that does not come. Bull's longest question takes 5 s. */
 const ANSWER_TIMEOUT_MS = 12_000;
 /** Nobody asks a subscriber anything: it would never notice. */
@@ -40,9 +42,9 @@ const connection = (token: symbol, options: RedisOptions): Provider => ({
 
 @Global()
 @Module({
-  // Commands fail at once while Redis is away: what waits on them has PostgreSQL to fall back on.
+  // Commands fail soon while Redis is away: what waits on them has PostgreSQL to fall back on.
   providers: [
-    connection(REDIS, { enableOfflineQueue: false, lazyConnect: false }),
+    connection(REDIS, { enableOfflineQueue: false, commandTimeout: COMMAND_TIMEOUT_MS, lazyConnect: false }),
     connection(REDIS_SUBSCRIBER, { autoResubscribe: true }),
   ],
   exports: [REDIS, REDIS_SUBSCRIBER],
