@@ -1,4 +1,5 @@
 import { type EngineEvent } from './engine-event.js';
+import { type Transcript } from './transcript.js';
 
 /** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
 export type PermissionMode = 'deny' | 'acceptEdits' | 'plan';
@@ -7,6 +8,8 @@ export type PermissionMode = 'deny' | 'acceptEdits' | 'plan';
 export interface EngineRequest {
   /** Sent to the model as it is: no `@file` mentions, no slash commands. */
   prompt: string;
+  /** A UUID, the prompt's name in the transcript: what the transcript holds already is not asked again, but gone on with. */
+  promptId?: string;
   /** Model name or alias; the engine's default when left out. */
   model?: string;
   /** Replaces the CLI's system prompt. With `appendSystemPrompt` also given, that follows it. */
@@ -37,6 +40,13 @@ export interface RunContext {
    * Runs with one key share the folder.
    */
   workspaceKey: string;
+  /**
+   * Called once, while the CLI comes up: the model is asked nothing before it resolves. Where it rejects, the run ends as
+   * cancelled, without having asked.
+   */
+  mayAsk?: () => Promise<void>;
+  /** The conversation that the run goes on with, and adds to. Without one it begins a conversation that nobody keeps. */
+  transcript?: Transcript;
 }
 
 /** Whether an engine can run now, and what it is. Paths are for operators only. */

@@ -32,6 +32,7 @@ export {
   type UsageEvent,
 } from './engine-event.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+export { CONTINUATION } from './conversation.js';
 export { type GuardOptions } from './guard.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
 export {
@@ -41,3 +42,9 @@ export {
   type SupportedTool,
   TODO_TOOLS,
 } from './supported-tools.js';
+export {
+  type KeptTranscript,
+  type Transcript,
+  type TranscriptEntry,
+  type TranscriptPart,
+} from './transcript.js';

@@ -160,4 +160,14 @@ describe('a failure', () => {
     expect(await ended).toBeInstanceOf(Anthropic.APIUserAbortError);
     await api.waitForRequest(({ outcome }) => outcome === 'client_gone');
   });
+
+  it('of hanging with times=1 happens once', async () => {
+    const prompt = '[[hang times=1]]\n[[text At last]]';
+    const hanging = stream(prompt);
+    const ended = hanging.done().catch((caught: unknown) => caught);
+    await api.waitForRequest((request) => request.prompt === prompt);
+    hanging.abort();
+    await ended;
+    expect(await say(prompt)).toBe('At last');
+  });
 });

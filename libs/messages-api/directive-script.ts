@@ -25,8 +25,8 @@ export function createDirectiveScript(options: { demoDeltaMs?: number } = {}): S
   const failures = new FailureCount();
   return (request) => {
     const directives = readDirectives(request.prompt);
-    if (directives.doesHang) return hangAnswer();
     const failure = failures.next(request.prompt, directives.failure);
+    if (failure?.kind === 'hang') return hangAnswer();
     if (failure?.kind === 'status') {
       const retryAfter = failure.retryAfterS === null ? {} : { retryAfterS: failure.retryAfterS };
       return errorAnswer(failure.status, retryAfter);
@@ -52,7 +52,7 @@ class FailureCount {
   }
 }
 
-function breakAnswer(failure: Exclude<Failure, { kind: 'status' }>, answer: MessageAnswer): Answer {
+function breakAnswer(failure: Exclude<Failure, { kind: 'status' | 'hang' }>, answer: MessageAnswer): Answer {
   return failure.kind === 'cut' ? cutAfter(failure.afterDeltas, answer) : errorAfter(1, failure.type, answer);
 }
 

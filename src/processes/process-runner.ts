@@ -47,7 +47,8 @@ export class ProcessRunner {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
     const { signal } = run.controller;
     let hasEnded = false;
-    for await (const event of this.engine.run(request, { signal, workspaceKey: claimed.sessionId })) {
+    const context = { signal, workspaceKey: claimed.sessionId, mayAsk: () => run.log.begin() };
+    for await (const event of this.engine.run(request, context)) {
       if (event.type === 'ended') await this.conclude(run, verdictOn(event.ending, signal));
       else await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
       hasEnded = event.type === 'ended';

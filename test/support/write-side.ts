@@ -1,0 +1,171 @@
+import pg from 'pg';
+import { v7 as uuid } from 'uuid';
+import { readConfig, requireStores } from '../../src/platform/config/config.js';
+import { applyMigrations, findMigrations } from '../../src/platform/prisma/migrations.js';
+import { PrismaService } from '../../src/platform/prisma/prisma.service.js';
+import { ProcessClaimsRepository } from '../../src/processes/process-claims.repository.js';
+import { ProcessCommandsRepository } from '../../src/processes/process-commands.repository.js';
+import { ProcessEndingsRepository } from '../../src/processes/process-endings.repository.js';
+import type { ProcessEvent } from '../../src/processes/process-events.schemas.js';
+import { ProcessLogRepository, type Run } from '../../src/processes/process-log.repository.js';
+import type { ClaimedProcess } from '../../src/processes/process-runner.js';
+import { type NewProcess, ProcessesRepository } from '../../src/processes/processes.repository.js';
+import { createStores, type TestStores } from './stores.js';
+
+export const LEASE_MS = 15_000;
+
+/** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
+export class WriteSide {
+  readonly processes: ProcessesRepository;
+  readonly claims: ProcessClaimsRepository;
+  readonly log: ProcessLogRepository;
+  readonly endings: ProcessEndingsRepository;
+  readonly commands: ProcessCommandsRepository;
+
+  private constructor(
+    readonly stores: TestStores,
+    readonly prisma: PrismaService,
+    readonly userId: string,
+  ) {
+    this.processes = new ProcessesRepository(prisma);
+    this.claims = new ProcessClaimsRepository(prisma);
+    this.log = new ProcessLogRepository(prisma);
+    this.endings = new ProcessEndingsRepository(prisma);
+    this.commands = new ProcessCommandsRepository(prisma);
+  }
+
+  static async open(): Promise<WriteSide> {
+    const stores = await createStores();
+    await applyMigrations(stores.databaseUrl, findMigrations());
+    const prisma = connect(stores, stores.databaseUrl);
+    const { id } = await prisma.user.create({
+      data: { id: uuid(), email: 'someone@example.com', passwordHash: '' },
+    });
+    return new WriteSide(stores, prisma, id);
+  }
+
+  /** Another server's repositories, which reach the same database by another way. */
+  by(databaseUrl: string): WriteSide {
+    return new WriteSide(this.stores, connect(this.stores, databaseUrl), this.userId);
+  }
+
+  /** Forgets every process. */
+  async clear(): Promise<void> {
+    await this.stores.query('TRUNCATE sessions CASCADE');
+  }
+
+  async close(): Promise<void> {
+    await this.prisma.$disconnect();
+    await this.stores.drop();
+  }
+
+  /** @returns the id of a process that waits */
+  async submit(options: Partial<NewProcess> = {}): Promise<string> {
+    const id = uuid();
+    await this.processes.create({
+      id,
+      userId: this.userId,
+      sessionId: uuid(),
+      prompt: 'Do it',
+      promptPreview: 'Do it',
+      request: {},
+      metadata: {},
+      priority: 5,
+      maxAttempts: 1,
+      retryOn: [],
+      queueTimeoutMs: null,
+      demo: false,
+      ...options,
+    });
+    return id;
+  }
+
+  /** Claims the next process. @throws where none may run */
+  async claim(owner = 'worker'): Promise<ClaimedProcess> {
+    const claimed = await this.claims.claim(owner, LEASE_MS);
+    if (!claimed) throw new Error('Nothing may run.');
+    return claimed;
+  }
+
+  /** A process that runs; the only one that waited. */
+  async run(options: Partial<NewProcess> = {}): Promise<Run & { lastSeq: number }> {
+    await this.submit(options);
+    const { id: processId, fence, lastSeq } = await this.claim();
+    return { processId, fence, lastSeq };
+  }
+
+  /** As `run`, and its CLI has started. */
+  async startedRun(options: Partial<NewProcess> = {}): Promise<Run & { lastSeq: number }> {
+    const run = await this.run(options);
+    await this.log.append([{ run, lastSeq: run.lastSeq, ...STARTED }]);
+    return { ...run, lastSeq: run.lastSeq + 1 };
+  }
+
+  /** Lets the lease of a process end now. */
+  async expire(processId: string): Promise<void> {
+    await this.stores.query(`UPDATE processes SET lease_until = now() - interval '1 ms' WHERE id = $1`, [
+      processId,
+    ]);
+  }
+
+  /**
+   * Lets writes of one process come at the same time, and get its row in this order: all wait for its lock when it is given
+   * free. (Claims do not wait for locks.)
+   */
+  async together<Results extends unknown[]>(
+    processId: string,
+    ...writes: { [Index in keyof Results]: () => Promise<Results[Index]> }
+  ): Promise<Results> {
+    const holder = new pg.Client({ connectionString: this.stores.databaseUrl });
+    await holder.connect();
+    await holder.query('BEGIN');
+    await holder.query('SELECT 1 FROM processes WHERE id = $1 FOR UPDATE', [processId]);
+    const results: Promise<unknown>[] = [];
+    for (const write of writes) {
+      results.push(write());
+      await this.untilWaitingForLocks(results.length);
+    }
+    await holder.query('COMMIT');
+    await holder.end();
+    return (await Promise.all(results)) as Results;
+  }
+
+  /** Resolves when so many statements wait for a lock. */
+  async untilWaitingForLocks(count: number): Promise<void> {
+    for (let waiting = -1; waiting < count;) {
+      const rows = await this.stores.query<{ waiting: number }>(
+        `SELECT count(*)::int AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      waiting = rows[0]?.waiting ?? 0;
+    }
+  }
+
+  find(id: string) {
+    return this.prisma.process.findUniqueOrThrow({ where: { id } });
+  }
+
+  events(id: string): Promise<ProcessEvent[]> {
+    return this.log.read(id, 0, { limit: 100_000, maxBytes: Number.MAX_SAFE_INTEGER });
+  }
+
+  async eventTypes(id: string): Promise<string[]> {
+    return (await this.events(id)).map(({ type }) => type);
+  }
+}
+
+const FACTS = {
+  engine: 'cli',
+  model: 'a-model',
+  cliVersion: '2.1.0',
+  cliSessionId: 'its-own-id',
+  demo: false,
+};
+
+/** What the start of a CLI writes. */
+export const STARTED = {
+  events: [{ type: 'started' as const, engine: FACTS.engine, model: FACTS.model, attempt: 1 }],
+  facts: { started: FACTS },
+};
+
+const connect = ({ redisUrl: REDIS_URL }: TestStores, DATABASE_URL: string) =>
+  new PrismaService(requireStores(readConfig({ DATABASE_URL, REDIS_URL })));
