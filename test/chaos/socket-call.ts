@@ -10,6 +10,8 @@ export async function connectSocket(client: ApiClient, signal?: AbortSignal): Pr
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('connect_error', reject);
+      // The connection stood, and broke before the server had said whether it lets us in.
+      socket.io.once('close', (reason) => reject(new Error(`The connection broke: ${reason}`)));
       if (signal?.aborted) reject(signal.reason as Error);
       signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
       socket.connect();
