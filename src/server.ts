@@ -11,11 +11,13 @@ import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
 import { OpenConnections } from './platform/http/open-connections.js';
 import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
+import { orLate } from './platform/timing/or-late.js';
 import { SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { ProcessDrain } from './processes/process-drain.js';
 
 /** How long a shutdown waits for answers that are on their way. */
 const ANSWER_GRACE_MS = 5_000;
+const CLOSE_GRACE_MS = 10_000;
 
 export interface RunningServer {
   /** Where it listens. */
@@ -88,7 +90,8 @@ async function shutDown(
   clearTimeout(grace);
   await connections.answered(ANSWER_GRACE_MS);
   connections.close();
-  await app.close();
+  // Everything durable is done. What still does not let go of a store that is away ends with the process.
+  await orLate(app.close(), CLOSE_GRACE_MS);
 }
 
 function socketAuthentication(app: NestFastifyApplication) {
