@@ -1,4 +1,5 @@
 import { type EngineEvent } from './engine-event.js';
+import { type KeptWorkspace } from './engine-folders.js';
 import { type Transcript } from './transcript.js';
 
 /** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
@@ -72,6 +73,10 @@ export interface ClaudeEngine {
    */
   run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent>;
   probe(): Promise<EngineHealth>;
+  /** The workspaces that runs have left on this machine. */
+  listWorkspaces(): Promise<KeptWorkspace[]>;
+  /** Removes a workspace that no run works in. */
+  removeWorkspace(key: string): Promise<void>;
   /** Tells that whoever runs the engine is well. Only an engine with a guard listens. */
   heartbeat(): void;
   /** Ends every run, as RunAbort('shutdown') would, and resolves when nothing is left. Idempotent. */

@@ -1,10 +1,16 @@
 import { z } from 'zod';
 import { ProblemSchema } from '../platform/errors/errors.schemas.js';
 import { timestamp } from '../platform/http/common.schemas.js';
+import { IdempotencyKeySchema } from '../processes/idempotency.schemas.js';
 import { SeqSchema } from '../processes/process-queries.schemas.js';
-import { ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
+import { ExecuteRequestSchema, ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
 
 const processId = z.uuid();
+
+export const ExecuteMessageSchema = ExecuteRequestSchema.extend({
+  idempotencyKey: IdempotencyKeySchema.optional(),
+}).meta({ ...ExecuteRequestSchema.meta(), id: 'ExecuteMessage' });
+export type ExecuteMessage = z.output<typeof ExecuteMessageSchema>;
 
 export const StatusMessageSchema = z
   .strictObject({
@@ -32,7 +38,13 @@ export const ErrorNoticeSchema = z
 
 export const AnswerSchema = z
   .union([
-    z.object({ ok: z.literal(true), process: ProcessSchema }),
+    z.object({
+      ok: z.literal(true),
+      process: ProcessSchema,
+      idempotentReplayed: z.boolean().optional().meta({
+        description: 'Of `claude:execute`: whether the process is one that the same request has made before',
+      }),
+    }),
     z.object({ ok: z.literal(false), error: ProblemSchema }),
   ])
   .meta({ id: 'Answer' });

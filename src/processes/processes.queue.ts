@@ -2,12 +2,16 @@ import { InjectQueue } from '@nestjs/bull';
 import { Injectable, Logger } from '@nestjs/common';
 import type { JobOptions, Queue } from 'bull';
 import { z } from 'zod';
+import { inTime } from '../platform/timing/or-late.js';
 
 export const PROCESSES_QUEUE = 'processes';
 
 /** A wake-up: a process waits for a slot. Which one the slot takes is the database's say. */
 export const ProcessJobSchema = z.object({ processId: z.uuid() });
 export type ProcessJob = z.output<typeof ProcessJobSchema>;
+
+/** Bull would wait for Redis for ever. */
+const ANSWER_TIMEOUT_MS = 1_000;
 
 interface WaitingProcess {
   id: string;
@@ -54,6 +58,11 @@ export class ProcessesQueue {
     } finally {
       this.isSweeping = false;
     }
+  }
+
+  /** Null while Redis does not answer. */
+  async isPaused(): Promise<boolean | null> {
+    return inTime(this.queue.isPaused(), ANSWER_TIMEOUT_MS).catch(() => null);
   }
 
   private async add(
