@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { Injectable } from '@nestjs/common';
 import { AppError } from '../errors/app-error.js';
 
@@ -6,6 +7,10 @@ import { AppError } from '../errors/app-error.js';
 export class Lifecycle {
   private readonly draining = new AbortController();
   private readonly hurrying = new AbortController();
+
+  constructor() {
+    setMaxListeners(0, this.drainSignal); // every stream and every wait listens
+  }
 
   /** Aborted when the server begins to shut down: streams and waits end, and callers come again elsewhere. */
   get drainSignal(): AbortSignal {
