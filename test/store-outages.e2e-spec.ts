@@ -21,8 +21,8 @@ beforeAll(async () => {
     redis: await startTcpProxy(stores.redisUrl),
   };
 });
-afterEach(async () => {
-  for (const proxy of Object.values(proxies)) await proxy.restore();
+afterEach(() => {
+  for (const proxy of Object.values(proxies)) proxy.restore();
 });
 afterAll(async () => {
   for (const proxy of Object.values(proxies)) await proxy.close();
@@ -64,7 +64,7 @@ describe('a server that is told to stop while a store is away', () => {
 
   it.each(outages)('ends cleanly and soon: $store $trouble', async ({ store, trouble }) => {
     await start();
-    await proxies[store][trouble]();
+    proxies[store][trouble]();
     await untilNotReady();
     expect(await terminate()).toEqual(CLEAN);
   });
@@ -75,7 +75,7 @@ describe('a server that is told to stop while a store is away', () => {
       await start({ SHUTDOWN_GRACE_MS: '200' });
       const { id, prompt } = await server.client().submit({ prompt: `Until ${trouble}\n[[hang]]` });
       await messages.waitForRequest((request) => request.prompt === prompt);
-      await proxies.redis[trouble]();
+      proxies.redis[trouble]();
       await untilNotReady();
       expect(await terminate()).toEqual(CLEAN);
       expect(await stores.query('SELECT status, error FROM processes WHERE id = $1', [id])).toMatchObject([
@@ -97,11 +97,11 @@ describe('while PostgreSQL is away', () => {
       return { ROLE: 'api', DATABASE_URL: database.url };
     });
     open = await RecordedSocket.connect(runner.client);
-    await database.cut();
+    database.cut();
   });
   afterAll(async () => {
     open.close();
-    await database.restore();
+    database.restore();
     await runner.stop();
     await database.close();
   });
@@ -133,7 +133,7 @@ describe('while PostgreSQL is away', () => {
   });
 
   it('and once it is back, all of them are taken', async () => {
-    await database.restore();
+    database.restore();
     for (const client of Object.values(clients()))
       expect((await client.request('GET', PROCESSES)).status).toBe(200);
   });

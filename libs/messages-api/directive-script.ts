@@ -36,19 +36,24 @@ export function createDirectiveScript(options: { demoDeltaMs?: number } = {}): S
   };
 }
 
-/** How often each prompt has failed, for `times=`. */
+/** How often each prompt has come, as far as it may fail, for `times=` and `after=`. */
 class FailureCount {
-  readonly #failed = new Map<string, number>();
+  readonly #come = new Map<string, number>();
 
   /** The failure that is due for a request with this prompt, or null. */
   next(prompt: string, failure: Failure | null): Failure | null {
-    if (failure === null || failure.times === Infinity) return failure;
-    const failed = this.#failed.get(prompt) ?? 0;
-    if (failed >= failure.times) return null;
-    this.#failed.set(prompt, failed + 1);
-    const [oldest] = this.#failed.keys();
-    if (this.#failed.size > PROMPTS_COUNTED && oldest !== undefined) this.#failed.delete(oldest);
-    return failure;
+    if (failure === null) return null;
+    const first = failure.kind === 'hang' ? failure.after : 0;
+    const end = first + failure.times;
+    const come = this.#come.get(prompt) ?? 0;
+    if (come < end) this.#count(prompt, come + 1);
+    return come >= first && come < end ? failure : null;
+  }
+
+  #count(prompt: string, come: number): void {
+    this.#come.set(prompt, come);
+    const [oldest] = this.#come.keys();
+    if (this.#come.size > PROMPTS_COUNTED && oldest !== undefined) this.#come.delete(oldest);
   }
 }
 

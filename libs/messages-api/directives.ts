@@ -21,7 +21,8 @@ export type Failure = { times: number } & (
   | { kind: 'status'; status: number; retryAfterS: number | null }
   | { kind: 'cut'; afterDeltas: number }
   | { kind: 'error'; type: ErrorType }
-  | { kind: 'hang' }
+  /** `after`: how many requests are answered before. */
+  | { kind: 'hang'; after: number }
 );
 
 /**
@@ -42,6 +43,7 @@ export type Failure = { times: number } & (
  * | `[[cut 3]]`, `[[cut 3 times=1]]` | breaks off after 3 deltas: the connection is destroyed |
  * | `[[error overloaded_error]]`, `… times=1]]` | breaks off after its first delta with an `error` event |
  * | `[[hang]]`, `[[hang times=1]]` | never comes |
+ * | `[[hang after=1 times=1]]` | … but for the first request with this prompt |
  */
 export function readDirectives(prompt: string): Directives {
   const directives: Directives = {
@@ -151,8 +153,10 @@ function readCut(argument: string): Partial<Directives> | null {
 }
 
 function readHang(argument: string): Partial<Directives> | null {
-  const settings = readSettings(argument === '' ? [] : argument.split(' '), ['times'], MOST_DELTAS);
-  return settings && { failure: { kind: 'hang', times: settings.get('times') ?? Infinity } };
+  const settings = readSettings(argument === '' ? [] : argument.split(' '), ['after', 'times'], MOST_DELTAS);
+  if (settings === null) return null;
+  const { after = 0, times = Infinity } = Object.fromEntries(settings);
+  return { failure: { kind: 'hang', after, times } };
 }
 
 function readError(argument: string): Partial<Directives> | null {

@@ -82,41 +82,42 @@ export class EventAppender {
   }
 
   private async write(taken: Taken[]): Promise<void> {
+    const left = new Set(taken);
     for (;;) {
-      const ours = taken.filter(({ log }) => !log.isLost);
-      if (ours.length === 0) return;
+      for (const entry of left) if (entry.log.isBroken) left.delete(entry);
+      if (left.size === 0) return;
       try {
-        const appended = await this.log.append(ours.map(({ batch }) => batch));
-        const missing: Taken[] = [];
-        for (const entry of ours) {
+        const appended = await this.log.append([...left].map(({ batch }) => batch));
+        for (const entry of left) {
           const written = appended.get(entry.batch.run.processId);
-          if (written) entry.log.wrote(written);
-          else missing.push(entry);
+          if (!written) continue;
+          entry.log.wrote(written);
+          left.delete(entry);
         }
-        if (missing.length > 0) await this.explainMissing(missing);
+        await this.explainMissing(left);
         return;
       } catch (error) {
-        if (!isTransient(error)) return this.isolate(ours, error);
+        if (!isTransient(error)) return this.isolate([...left], error);
         this.logger.warn({ err: error }, 'The logs could not be written; trying again.');
         await sleep(STORE_RETRY_MS);
       }
     }
   }
 
-  /** Either the run is lost, or an earlier try has written it and its answer was lost. */
-  private async explainMissing(missing: Taken[]): Promise<void> {
-    const states = await this.log.findRuns(missing.map(({ batch }) => batch.run.processId));
-    for (const { log, batch } of missing) {
+  /** Either the run is lost, or an earlier try has written it and its answer was lost. What is explained is left no more. */
+  private async explainMissing(left: Set<Taken>): Promise<void> {
+    if (left.size === 0) return;
+    const states = await this.log.findRuns([...left].map(({ batch }) => batch.run.processId));
+    for (const entry of left) {
+      const { log, batch } = entry;
       const { run, lastSeq, events } = batch;
       const state = states.get(run.processId);
       const isWritten =
         state?.status === 'running' && state.fence === run.fence && state.lastSeq === lastSeq + events.length;
-      if (!isWritten) {
-        log.lose();
-        continue;
-      }
       const bounds = { limit: events.length, maxBytes: Number.MAX_SAFE_INTEGER };
-      log.wrote({ events: await this.log.read(run.processId, lastSeq, bounds), cancelRequested: false });
+      if (!isWritten) log.lose();
+      else log.wrote({ events: await this.log.read(run.processId, lastSeq, bounds), cancelRequested: false });
+      left.delete(entry);
     }
   }
 
@@ -144,7 +145,10 @@ export class EventAppender {
       await this.write([{ log, batch: rest }]);
       return;
     }
-    if (!event || isMarker(event)) throw error;
+    if (!event || isMarker(event)) {
+      log.fail(error);
+      return;
+    }
     this.logger.error(
       { err: error, processId: batch.run.processId, type: event.type },
       'An event cannot be written; a marker takes its place.',

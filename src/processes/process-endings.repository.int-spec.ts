@@ -1,4 +1,5 @@
 import { v7 as uuid } from 'uuid';
+import { startTcpProxy } from '../../test/support/tcp-proxy.js';
 import { STARTED, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import type { Outcome } from './process-outcome.js';
@@ -406,5 +407,24 @@ describe('the end of a run', () => {
       );
       expect([won?.length, lost]).toEqual([1, null]);
     });
+  });
+
+  it('of a run is not kept from others by a server that was cut off while it wrote it', async () => {
+    const proxy = await startTcpProxy(side.stores.databaseUrl);
+    const cutOff = side.by(proxy.url);
+    const run = await side.startedRun();
+    let hasLocked: () => void = () => undefined;
+    const locked = new Promise<void>((resolve) => (hasLocked = resolve));
+    const lost = cutOff.endings.conclude(run, [], (history) => {
+      proxy.blackHole();
+      hasLocked();
+      return ending(COMPLETED)(history);
+    });
+    lost.catch(() => undefined); // nobody answers it, and at the end the connection is reset
+    await locked;
+    expect(await side.endings.conclude(run, [], afterLoss)).not.toBeNull();
+    expect(await side.eventTypes(run.processId)).toEqual(['created', 'queued', 'started', 'failed']);
+    await proxy.close();
+    await cutOff.prisma.$disconnect();
   });
 });

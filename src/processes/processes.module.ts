@@ -2,6 +2,7 @@ import { BullModule } from '@nestjs/bull';
 import { type DynamicModule, Module } from '@nestjs/common';
 import type { ServerConfig } from '../platform/config/config.js';
 import { QueueModule } from '../platform/queue/queue.module.js';
+import { SessionsModule } from '../sessions/sessions.module.js';
 import { DemoApi } from './demo-api.js';
 import { engineProvider } from './engine.provider.js';
 import { EventAppender } from './event-appender.js';
@@ -54,7 +55,7 @@ export class ProcessesModule {
   static for({ runsProcesses, servesApi }: ServerConfig): DynamicModule {
     return {
       module: ProcessesModule,
-      imports: [QueueModule.forRoot(), BullModule.registerQueue({ name: PROCESSES_QUEUE })],
+      imports: [SessionsModule, QueueModule.forRoot(), BullModule.registerQueue({ name: PROCESSES_QUEUE })],
       controllers: servesApi ? [ProcessesController] : [],
       providers: [
         FairOrderKeeper,

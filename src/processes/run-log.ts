@@ -45,6 +45,7 @@ export class RunLog {
   private lastSeq: number;
   private loss: RunLost | null = null;
   private failure: Error | null = null;
+  private hasFailed = false;
   private hasBegunToConclude = false;
   private readonly whenLost = withResolvers();
 
@@ -54,6 +55,11 @@ export class RunLog {
 
   get isLost(): boolean {
     return this.loss !== null;
+  }
+
+  /** Whether nothing more of what was taken can be written. */
+  get isBroken(): boolean {
+    return this.isLost || this.hasFailed;
   }
 
   /** Whether its end is being written, or is. */
@@ -124,7 +130,7 @@ export class RunLog {
   take(): RunBatch | null {
     if (this.waiting.length === 0) return null;
     const { run } = this.options;
-    const batch = { run, lastSeq: this.lastSeq, events: this.waiting.map(storable), facts: this.facts };
+    const batch = { run, lastSeq: this.lastSeq, events: this.waiting, facts: this.facts };
     this.waiting = [];
     this.waitingCharacters = 0;
     this.facts = {};
@@ -156,7 +162,8 @@ export class RunLog {
 
   /** What was taken cannot be written, however often it is tried. */
   fail(reason: unknown): void {
-    if (this.loss || this.failure) return;
+    if (this.isBroken) return;
+    this.hasFailed = true;
     this.failure = new Error('The log cannot be written.', { cause: reason });
     this.abandonWaiting();
     this.options.onLost();
@@ -224,7 +231,8 @@ export class RunLog {
     this.halfPair = null;
   }
 
-  private enqueueDelta(delta: Delta): void {
+  private enqueueDelta(said: Delta): void {
+    const delta = makeStorable(said);
     const last = this.waiting.at(-1);
     this.waitingCharacters += delta.text.length;
     if (last && isSameMessage(last, delta)) last.text += delta.text;
@@ -251,17 +259,17 @@ function withResolvers(): PromiseWithResolvers {
 const isSameMessage = (event: NewProcessEvent, { type, messageId }: Delta): event is Delta =>
   event.type === type && event.messageId === messageId;
 
-const storable = (event: NewProcessEvent) => (isStorable(event) ? event : makeStorable(event));
-
 /** What takes the place of an event that no log can hold: a tool's input that is not JSON, say. */
 export const unwritable = ({ type }: NewProcessEvent): NewProcessEvent => ({
   type: 'raw',
   line: { type: 'unwritable_event', event: type },
 });
 
+/** Now, while it can still be told which event it is that cannot be written. */
 function writable(event: NewProcessEvent): { event: NewProcessEvent; characters: number } {
   try {
-    return { event, characters: JSON.stringify(event).length };
+    const json = JSON.stringify(event);
+    return { event: isStorable(json) ? event : makeStorable(event), characters: json.length };
   } catch {
     return { event: unwritable(event), characters: 0 };
   }

@@ -10,8 +10,8 @@ export function makeStorable<T>(value: T): T {
   ) as T;
 }
 
-/** Whether `makeStorable` would change nothing: JSON writes just those two as `\u0000` and `\ud…`. */
-export const isStorable = (value: object) => !/\\u(?:0000|d[89a-f])/i.test(JSON.stringify(value));
+/** Whether `makeStorable` would change nothing of what this JSON says: just those two are written as `\u0000` and `\ud…`. */
+export const isStorable = (json: string) => !/\\u(?:0000|d[89a-f])/i.test(json);
 
 const storableText = (text: string) => text.replaceAll('\0', REPLACEMENT).toWellFormed();
 

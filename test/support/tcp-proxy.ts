@@ -1,101 +1,246 @@
 import { once } from 'node:events';
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import { pipeline } from 'node:stream/promises';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** What stands between a server and one of its stores, and goes wrong on demand. */
-export interface TcpProxy {
-  /** The target's URL, by way of the proxy. */
-  url: string;
-  /** The store is gone: every connection is reset, new ones are refused. */
-  cut: () => Promise<void>;
-  /** The store has fallen silent: connections stand, also new ones, and nothing gets through either way. */
-  blackHole: () => void;
-  /** Each piece takes so much longer, either way. */
-  delay: (ms: number) => void;
-  /** All is well again. What the black hole held arrives. */
-  restore: () => Promise<void>;
-  close: () => Promise<void>;
-}
-
-const HOST = '127.0.0.1';
 const DEFAULT_PORTS: Record<string, number> = { 'postgresql:': 5432, 'postgres:': 5432, 'redis:': 6379 };
 
-/** A proxy for one store, by its URL: `postgresql://…`, `redis://…`. */
-export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
-  const target = new URL(targetUrl);
-  const targetPort = target.port === '' ? DEFAULT_PORTS[target.protocol] : Number(target.port);
-  const line = new Line();
-  const sockets = new Set<Socket>();
-  const keep = (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket)).on('error', () => undefined);
-  };
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
-    const upstream = connect({ host: target.hostname, port: targetPort ?? 0, allowHalfOpen: true });
-    upstream.setNoDelay();
-    keep(client);
-    keep(upstream);
-    for (const [from, to] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const)
-      pipeline(from, (pieces) => line.carry(pieces as AsyncIterable<Buffer>), to).catch(() => undefined);
-  });
-  const listen = async (port: number) => {
-    server.listen(port, HOST);
-    await once(server, 'listening');
-    return (server.address() as AddressInfo).port;
-  };
-  const cut = async () => {
-    const closed = server.listening ? once(server, 'close') : undefined;
-    server.close();
-    for (const socket of sockets) socket.resetAndDestroy();
-    await closed;
-  };
-  const port = await listen(0);
-  return {
-    url: Object.assign(new URL(targetUrl), { hostname: HOST, port: String(port) }).href,
-    cut,
-    blackHole: () => line.block(),
-    delay: (ms) => line.slow(ms),
-    restore: async () => {
-      line.clear();
-      if (!server.listening) await listen(port);
-    },
-    close: async () => {
-      line.clear();
-      await cut();
-    },
-  };
+/** What a proxy does with a connection. */
+type Weather =
+  | { kind: 'fair' }
+  | { kind: 'cut' }
+  | { kind: 'blackHole' }
+  | { kind: 'delay'; ms: number }
+  | { kind: 'swallow'; to: RegExp; left: number };
+
+export interface Swallowing {
+  /** Only answers to requests that match are swallowed: `/COMMIT/`, say. Any, unless told. */
+  to?: RegExp;
+  /** How many; no end unless told. */
+  times?: number;
 }
 
-/** How pieces travel at the moment. */
-class Line {
-  private delayMs = 0;
-  private blocked: { until: Promise<void>; end: () => void } | null = null;
+/** A TCP proxy before a store, which fails as networks do. One fault at a time; `restore()` ends it. */
+export interface TcpProxy {
+  /** The store's own URL, but by way of the proxy. */
+  readonly url: string;
+  /** Resets every connection, and each new one. */
+  cut(): void;
+  /**
+   * Nothing gets through any more, and neither end hears of the other's end. The connections that are caught in it are
+   * half-open for good: after `restore()` nothing comes of them either. New ones fare well then.
+   */
+  blackHole(): void;
+  /** Holds every piece back for so long, in both directions. */
+  delay(ms: number): void;
+  /** Lets a request through, swallows its answer and resets the connection: the write succeeds, its caller hears nothing. */
+  swallowAnswers(options?: Swallowing): void;
+  /** How many answers have been swallowed. */
+  readonly swallowed: number;
+  /** Ends whatever goes wrong. */
+  restore(): void;
+  /** From the next connection on; the store has been started again elsewhere. */
+  retarget(targetUrl: string): void;
+  close(): Promise<void>;
+}
 
-  async *carry(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
-    for await (const piece of pieces) {
-      if (this.delayMs > 0) await sleep(this.delayMs);
-      await this.blocked?.until;
-      yield piece;
+/** Starts a proxy before the host and port of a URL. */
+export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
+  const proxy = new Proxy(targetUrl);
+  await proxy.listen();
+  return proxy;
+}
+
+class Proxy implements TcpProxy {
+  swallowed = 0;
+  private target: URL;
+  private weather: Weather = { kind: 'fair' };
+  private readonly pipes = new Set<Pipe>();
+  private readonly server = createServer({ allowHalfOpen: true, noDelay: true }, (client) =>
+    this.accept(client),
+  );
+
+  constructor(targetUrl: string) {
+    this.target = new URL(targetUrl);
+  }
+
+  get url(): string {
+    const { port } = this.server.address() as AddressInfo;
+    return Object.assign(new URL(this.target), { host: `127.0.0.1:${port}` }).toString();
+  }
+
+  async listen(): Promise<void> {
+    this.server.listen(0, '127.0.0.1');
+    await once(this.server, 'listening');
+  }
+
+  cut(): void {
+    this.weather = { kind: 'cut' };
+    for (const pipe of [...this.pipes]) pipe.reset();
+  }
+
+  blackHole(): void {
+    this.weather = { kind: 'blackHole' };
+    for (const pipe of this.pipes) pipe.sink();
+  }
+
+  delay(ms: number): void {
+    this.weather = { kind: 'delay', ms };
+  }
+
+  swallowAnswers({ to = /(?:)/, times = Infinity }: Swallowing = {}): void {
+    this.weather = { kind: 'swallow', to, left: times };
+  }
+
+  restore(): void {
+    this.weather = { kind: 'fair' };
+    for (const pipe of [...this.pipes]) pipe.surface();
+  }
+
+  retarget(targetUrl: string): void {
+    this.target = new URL(targetUrl);
+  }
+
+  async close(): Promise<void> {
+    for (const pipe of [...this.pipes]) pipe.reset();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  /** Whether the answer to this request is to be swallowed. */
+  claimSwallow(request: Buffer): boolean {
+    const { weather } = this;
+    if (weather.kind !== 'swallow' || weather.left <= 0) return false;
+    if (!weather.to.test(request.toString('latin1'))) return false;
+    weather.left -= 1;
+    return true;
+  }
+
+  get isBlackHole(): boolean {
+    return this.weather.kind === 'blackHole';
+  }
+
+  get delayMs(): number {
+    return this.weather.kind === 'delay' ? this.weather.ms : 0;
+  }
+
+  private accept(client: Socket): void {
+    if (this.weather.kind === 'cut') {
+      client.on('error', () => undefined);
+      client.resetAndDestroy();
+      return;
     }
-    await this.blocked?.until; // the end of a connection does not get through either
+    const { hostname, port, protocol } = this.target;
+    const storePort = Number(port || DEFAULT_PORTS[protocol]);
+    const store = connect({ host: hostname, port: storePort, allowHalfOpen: true, noDelay: true });
+    const pipe: Pipe = new Pipe(this, client, store, () => this.pipes.delete(pipe));
+    this.pipes.add(pipe);
+    if (this.weather.kind === 'blackHole') pipe.sink();
+  }
+}
+
+/** One connection through the proxy. */
+class Pipe {
+  private isSunk = false;
+  private isAnswerDoomed = false;
+  private readonly requests = new Lane();
+  private readonly answers = new Lane();
+
+  constructor(
+    private readonly proxy: Proxy,
+    private readonly client: Socket,
+    private readonly store: Socket,
+    private readonly onGone: () => void,
+  ) {
+    client.on('data', (request: Buffer) => this.onRequest(request));
+    client.on('end', () => this.onEnd(client));
+    client.once('close', (hadError) => this.onClose(client, hadError));
+    store.on('data', (answer: Buffer) => this.onAnswer(answer));
+    store.on('end', () => this.onEnd(store));
+    store.once('close', (hadError) => this.onClose(store, hadError));
+    for (const socket of [client, store]) socket.on('error', () => undefined);
   }
 
-  slow(ms: number): void {
-    this.delayMs = ms;
+  /** From now on whatever comes is dropped, and neither end hears of the other's. */
+  sink(): void {
+    this.isSunk = true;
   }
 
-  block(): void {
-    let end: () => void = () => undefined;
-    this.blocked ??= { until: new Promise((resolve) => (end = resolve)), end: () => end() };
+  /** The black hole is over: the store learns now that its client has left. */
+  surface(): void {
+    if (this.isSunk && this.client.destroyed) this.reset();
   }
 
-  clear(): void {
-    this.delayMs = 0;
-    this.blocked?.end();
-    this.blocked = null;
+  reset(): void {
+    for (const socket of [this.client, this.store]) {
+      if (socket.connecting) socket.destroy();
+      else socket.resetAndDestroy();
+    }
+    this.onGone();
   }
+
+  private onRequest(request: Buffer): void {
+    if (this.isSunk) return;
+    this.isAnswerDoomed ||= this.proxy.claimSwallow(request);
+    this.requests.take(this.proxy.delayMs, () => pass(request, this.client, this.store));
+  }
+
+  private onAnswer(answer: Buffer): void {
+    if (this.isSunk) return;
+    if (this.isAnswerDoomed) {
+      this.proxy.swallowed += 1;
+      this.reset();
+      return;
+    }
+    this.answers.take(this.proxy.delayMs, () => pass(answer, this.store, this.client));
+  }
+
+  private onEnd(from: Socket): void {
+    if (this.isSunk) from.destroy();
+    else this.laneFrom(from).take(this.proxy.delayMs, () => this.otherThan(from).end());
+  }
+
+  private onClose(from: Socket, hadError: boolean): void {
+    if (this.isSunk) {
+      if (from === this.client && !this.proxy.isBlackHole) this.reset();
+      return;
+    }
+    this.laneFrom(from).take(this.proxy.delayMs, () => {
+      if (hadError) this.reset();
+      else this.otherThan(from).destroySoon();
+      if (from === this.client) this.onGone();
+    });
+  }
+
+  private otherThan(socket: Socket): Socket {
+    return socket === this.client ? this.store : this.client;
+  }
+
+  private laneFrom(socket: Socket): Lane {
+    return socket === this.client ? this.requests : this.answers;
+  }
+}
+
+/** One direction of a connection: what is held back stays in order, also when the delay changes. */
+class Lane {
+  private held = 0;
+  private last = Promise.resolve();
+
+  take(delayMs: number, pass: () => void): void {
+    if (delayMs === 0 && this.held === 0) {
+      pass();
+      return;
+    }
+    const due = performance.now() + delayMs;
+    this.held += 1;
+    this.last = this.last.then(async () => {
+      await sleep(Math.max(0, due - performance.now()));
+      this.held -= 1;
+      pass();
+    });
+  }
+}
+
+function pass(piece: Buffer, from: Socket, to: Socket): void {
+  if (to.destroyed || to.writableEnded || to.write(piece)) return;
+  from.pause();
+  to.once('drain', () => from.resume());
 }

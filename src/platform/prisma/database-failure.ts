@@ -1,5 +1,4 @@
-// Prisma: https://www.prisma.io/docs/orm/reference/error-reference; SQLSTATE classes 08 (connection) and 57P (operator
-// intervention): https://www.postgresql.org/docs/18/errcodes-appendix.html
+// Prisma: https://www.prisma.io/docs/orm/reference/error-reference
 const OUTAGE_CODES = new Set([
   'P1001',
   'P1002',
@@ -7,6 +6,7 @@ const OUTAGE_CODES = new Set([
   'P1017',
   'P2024',
   'P2028',
+  'P2037',
   'ECONNREFUSED',
   'ECONNRESET',
   'ETIMEDOUT',
@@ -15,12 +15,17 @@ const OUTAGE_CODES = new Set([
   'NR_CLOSED',
 ]);
 
+// SQLSTATE: connections (08), resources (53), the operator or a timeout (57), the system (58), a lock that was not to be had, a
+// standby: https://www.postgresql.org/docs/18/errcodes-appendix.html
+const OUTAGE_STATES = /^(08...|53...|57...|58...|55P03|25006)$/;
+
 // What the drivers of both give no code.
 const OUTAGE_MESSAGE = new RegExp(
   [
     "Can't reach database server",
     'Connection (is closed|terminated)',
     'Server has closed the connection',
+    'is not queryable',
     'Query read timeout',
     'timeout exceeded when trying to connect',
     'Command timed out',
@@ -33,7 +38,7 @@ const OUTAGE_MESSAGE = new RegExp(
 export function isStoreOutage(thrown: unknown): boolean {
   return causes(thrown).some(
     ({ code, message }) =>
-      (code !== null && (OUTAGE_CODES.has(code) || /^(08|57P)/.test(code))) || OUTAGE_MESSAGE.test(message),
+      (code !== null && (OUTAGE_CODES.has(code) || OUTAGE_STATES.test(code))) || OUTAGE_MESSAGE.test(message),
   );
 }
 

@@ -9,6 +9,8 @@ const TRANSACTION_WAIT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** A connection that is cut without a word would keep its query for ever. */
 const QUERY_TIMEOUT_MS = 15_000;
+/** A server that is cut off within a transaction must not keep its locks from the others, nor their leases, for ever. */
+const IDLE_TRANSACTION_MS = 5_000;
 const DISCONNECT_GRACE_MS = 3_000;
 
 /** The database. Only repositories inject it. */
@@ -25,6 +27,7 @@ export class PrismaService extends PrismaClient implements OnApplicationShutdown
         max: POOL_SIZE,
         connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
         query_timeout: QUERY_TIMEOUT_MS,
+        idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
         keepAlive: true,
       }),
     });
