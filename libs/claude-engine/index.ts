@@ -32,9 +32,9 @@ export {
   type UsageEvent,
 } from './engine-event.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
-export { CONTINUATION } from './conversation.js';
 export { type GuardOptions } from './guard.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
+export { type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';
 export {
   FILE_TOOLS,
   isSupportedTool,
