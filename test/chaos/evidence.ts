@@ -3,6 +3,7 @@ import type { Ledger } from './ledger.js';
 import type { ModelCall } from './model-witness.js';
 import type { Deed } from './saboteur.js';
 import type { Schedule } from './schedule.js';
+import type { ServerSlot } from './server-slot.js';
 import type { ChaosPostgres } from './stores.js';
 import type { World } from './world.js';
 
@@ -46,7 +47,11 @@ export interface Evidence {
   problems: string[];
   /** What had not come to rest in time. */
   unsettled: string[];
+  /** What servers logged as errors meanwhile, for whoever has to understand a failure. */
+  errorLines: string[];
 }
+
+const ERROR_LEVEL = 50;
 
 export async function findProcesses(postgres: ChaosPostgres, seed: number): Promise<ProcessRow[]> {
   return postgres.query<ProcessRow & Record<string, unknown>>(
@@ -88,7 +93,18 @@ export async function gatherEvidence(
     deeds,
     problems: world.problems.splice(0),
     unsettled,
+    errorLines: world.slots.flatMap((slot) => errorLinesOf(slot, run.since)),
   };
+}
+
+function errorLinesOf({ name, incarnations }: ServerSlot, since: number): string[] {
+  return incarnations
+    .flatMap(({ lines }) => lines)
+    .filter((line) => {
+      const [, level, at] = /^\{"level":(\d+),"time":(\d+)/.exec(line) ?? [];
+      return Number(level) >= ERROR_LEVEL && Number(at) >= since;
+    })
+    .map((line) => `${name} ${line}`);
 }
 
 function ofTheRun({ launches, overlaps }: CliWatch, sessions: Set<string>, since: number) {

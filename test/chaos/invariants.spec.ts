@@ -111,6 +111,7 @@ function wholeEvidence(): Evidence {
     deeds: [],
     problems: [],
     unsettled: [],
+    errorLines: [],
   };
 }
 
