@@ -4,12 +4,12 @@ import {
   AnswerSchema,
   CompleteNoticeSchema,
   ErrorNoticeSchema,
+  ExecuteMessageSchema,
   ProcessMessageSchema,
   QueuedNoticeSchema,
   StatusMessageSchema,
 } from './claude/claude.schemas.js';
 import { ProcessEventSchema } from './processes/process-events.schemas.js';
-import { ExecuteRequestSchema } from './processes/processes.schemas.js';
 
 interface Message {
   event: string;
@@ -21,7 +21,7 @@ interface Message {
 const RECEIVED: Message[] = [
   {
     event: 'claude:execute',
-    schema: ExecuteRequestSchema,
+    schema: ExecuteMessageSchema,
     summary: 'Submits a prompt; the socket follows the process',
   },
   {

@@ -22,6 +22,7 @@ export function buildOpenApi(app: INestApplication): OpenAPIObject {
       description: 'An access token of /auth/login, or an API key',
     })
     .addTag('Claude', 'Submitting prompts, and what becomes of them')
+    .addTag('Operations', 'For administrators')
     .addTag('Auth', 'Access tokens and API keys')
     .build();
   const document = SwaggerModule.createDocument(app, config, {

@@ -5,17 +5,20 @@ import { Logger } from 'nestjs-pino';
 import { AppModule } from './app.module.js';
 import { Authenticator } from './auth/authenticator.js';
 import { FirstStart } from './auth/first-start.js';
+import { OpenCredentials } from './auth/open-credentials.js';
 import { serveOpenApi } from './openapi.js';
 import type { ServerConfig } from './platform/config/config.js';
 import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
 import { OpenConnections } from './platform/http/open-connections.js';
 import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
-import { SocketAdapter } from './platform/sockets/socket.adapter.js';
+import { type SocketAccess, SocketAdapter } from './platform/sockets/socket.adapter.js';
+import { orLate } from './platform/timing/or-late.js';
 import { ProcessDrain } from './processes/process-drain.js';
 
 /** How long a shutdown waits for answers that are on their way. */
 const ANSWER_GRACE_MS = 5_000;
+const CLOSE_GRACE_MS = 10_000;
 
 export interface RunningServer {
   /** Where it listens. */
@@ -44,7 +47,7 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
   try {
     app.getHttpAdapter().getInstance().removeContentTypeParser('text/plain');
     await app.register(helmet, helmetOptions);
-    const sockets = new SocketAdapter(app, socketAuthentication(app));
+    const sockets = new SocketAdapter(app, socketAccess(app));
     app.useWebSocketAdapter(sockets);
     if (config.servesApi) serveOpenApi(app);
     await app.init();
@@ -88,12 +91,17 @@ async function shutDown(
   clearTimeout(grace);
   await connections.answered(ANSWER_GRACE_MS);
   connections.close();
-  await app.close();
+  // Everything durable is done. What still does not let go of a store that is away ends with the process.
+  await orLate(app.close(), CLOSE_GRACE_MS);
 }
 
-function socketAuthentication(app: NestFastifyApplication) {
+function socketAccess(app: NestFastifyApplication): SocketAccess {
   const authenticator = app.get(Authenticator, { strict: false });
-  return (token: string) => authenticator.authenticate({ authorization: `Bearer ${token}` });
+  const openCredentials = app.get(OpenCredentials, { strict: false });
+  return {
+    authenticate: (token) => authenticator.authenticate({ authorization: `Bearer ${token}` }),
+    hold: (caller, end) => openCredentials.hold(caller, end),
+  };
 }
 
 function urlOf(app: NestFastifyApplication, { HOST }: ServerConfig): string {

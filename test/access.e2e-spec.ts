@@ -4,14 +4,12 @@ import type { AccessToken, ApiKey, ApiKeyPage, CreatedApiKey } from '../src/auth
 import { ClaudeGateway } from '../src/claude/claude.gateway.js';
 import type { Health } from '../src/claude/claude.schemas.js';
 import { type Scope, ScopeSchema } from '../src/platform/access/access.schemas.js';
-import { readConfig, requireStores } from '../src/platform/config/config.js';
 import type { Problem } from '../src/platform/errors/errors.schemas.js';
 import type { Process, ProcessPage } from '../src/processes/processes.schemas.js';
-import { startServer } from '../src/server.js';
 import { ApiClient, type Answer } from './support/api-client.js';
 import { RecordedSocket, type SocketAnswer } from './support/recorded-socket.js';
-import { ADMIN_PASSWORD, startTestServer, type TestServer } from './support/test-server.js';
-import { signInAsNewUser } from './support/users.js';
+import { ADMIN_PASSWORD, startBeside, startTestServer, type TestServer } from './support/test-server.js';
+import { signInAsNewUser, userIdOf } from './support/users.js';
 
 const PROCESSES = '/api/v1/claude/processes';
 const KEYS = '/api/v1/auth/api-keys';
@@ -47,9 +45,6 @@ async function ended(): Promise<Process> {
   const { id } = await waiting();
   return (await owner.cancel(id)).body;
 }
-
-const userIdOf = ({ token }: ApiClient) =>
-  (JSON.parse(Buffer.from(token!.split('.')[1]!, 'base64url').toString()) as { sub: string }).sub;
 
 /** What a problem says of an id, with the id and the place taken out. */
 const withoutId = ({ instance: _instance, requestId: _requestId, ...problem }: Problem, id: string) =>
@@ -356,7 +351,8 @@ describe('an API key', () => {
     const { id } = await waiting();
     expect(await socket.ask('claude:status', { processId: id })).toMatchObject({ ok: true });
 
-    expect((await revoke(owner, created.id)).status).toBe(204);
+    // Without telling anyone: the socket itself would be closed.
+    await runner.stores.query('UPDATE api_keys SET revoked_at = now() WHERE id = $1', [created.id]);
     expect(await statusOf(withKey(created))).toBe(401);
     for (const event of ['claude:status', 'claude:cancel', 'claude:unfollow'])
       expect(await socket.ask(event, { processId: id })).toMatchObject({
@@ -365,10 +361,14 @@ describe('an API key', () => {
       });
     socket.close();
     expect(await owner.find(id)).toMatchObject({ status: 'pending' });
+  });
+
+  it('is revoked once and for all: once more changes nothing', async () => {
+    const created = await createKey(owner);
+    expect((await revoke(owner, created.id)).status).toBe(204);
+    expect(await statusOf(withKey(created))).toBe(401);
     const { revokedAt } = (await find(owner, created.id))!;
     expect(revokedAt).not.toBeNull();
-
-    // Once more changes nothing.
     expect((await revoke(owner, created.id)).status).toBe(204);
     expect((await find(owner, created.id))!.revokedAt).toBe(revokedAt);
   });
@@ -478,19 +478,7 @@ describe('a login', () => {
   });
 
   it('at two servers at once is signed with one key, and each takes the tokens of the other', async () => {
-    const second = await startServer(
-      requireStores(
-        readConfig({
-          NODE_ENV: 'test',
-          ROLE: 'api',
-          PORT: '0',
-          LOG_LEVEL: 'silent',
-          DATA_DIR: runner.dataDirectory,
-          DATABASE_URL: runner.stores.databaseUrl,
-          REDIS_URL: runner.stores.redisUrl,
-        }),
-      ),
-    );
+    const second = await startBeside(runner);
     const urls = [runner.url, second.url];
     try {
       await runner.stores.query('DELETE FROM signing_keys');

@@ -49,8 +49,12 @@ describe('claude:execute', () => {
     const ended = await runner.client.find(process.id);
     expect(ended).toMatchObject({ status: 'completed', result: 'One two three four' });
     expect(socket.heard).toEqual([
-      { name: 'ack', told: { ok: true, process } },
-      { name: 'claude:queued', told: { processId: process.id, position: 1, estimatedStartAt: null } },
+      { name: 'ack', told: { ok: true, process, idempotentReplayed: false } },
+      // A slot is free.
+      {
+        name: 'claude:queued',
+        told: { processId: process.id, position: 1, estimatedStartAt: expect.any(String) as string },
+      },
       ...log.map((event) => ({ name: 'claude:progress', told: event })),
       { name: 'claude:complete', told: { processId: process.id, seq: log.length, process: ended } },
     ]);
@@ -107,6 +111,7 @@ describe('claude:queued', () => {
     const { id, queuePosition } = await socket.askFor('claude:execute', { prompt: '[[text My turn.]]' });
     expect(queuePosition).toBe(2);
     const positions = () => socket.all('claude:queued', id).map(({ position }) => position);
+    await socket.until(() => positions().length > 0);
     expect(positions()).toEqual([2]);
 
     await runner.client.cancel(ahead.id);
@@ -254,7 +259,11 @@ describe('a bad message', () => {
       { prompt: 'x', sudo: true },
       { code: 'validation_failed', errors: [{ pointer: '/sudo', code: 'unknown_field' }] },
     ],
-    ['claude:execute', { prompt: 'x', priority: 9 }, { status: 422 }],
+    [
+      'claude:execute',
+      { prompt: 'x', outputSchema: {} },
+      { status: 422, code: 'not_supported_yet', errors: [{ pointer: '/outputSchema' }] },
+    ],
     ['claude:status', { processId: 'nonsense' }, { errors: [{ pointer: '/processId' }] }],
     [
       'claude:status',

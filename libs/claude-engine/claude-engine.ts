@@ -1,4 +1,6 @@
 import { type EngineEvent } from './engine-event.js';
+import { type KeptWorkspace } from './engine-folders.js';
+import { type Transcript } from './transcript.js';
 
 /** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
 export type PermissionMode = 'deny' | 'acceptEdits' | 'plan';
@@ -7,6 +9,8 @@ export type PermissionMode = 'deny' | 'acceptEdits' | 'plan';
 export interface EngineRequest {
   /** Sent to the model as it is: no `@file` mentions, no slash commands. */
   prompt: string;
+  /** A UUID, the prompt's name in the transcript: what the transcript holds already is not asked again, but gone on with. */
+  promptId?: string;
   /** Model name or alias; the engine's default when left out. */
   model?: string;
   /** Replaces the CLI's system prompt. With `appendSystemPrompt` also given, that follows it. */
@@ -37,6 +41,13 @@ export interface RunContext {
    * Runs with one key share the folder.
    */
   workspaceKey: string;
+  /**
+   * Called once, while the CLI comes up: the model is asked nothing before it resolves. Where it rejects, the run ends as
+   * cancelled, without having asked.
+   */
+  mayAsk?: () => Promise<void>;
+  /** The conversation that the run goes on with, and adds to. Without one it begins a conversation that nobody keeps. */
+  transcript?: Transcript;
 }
 
 /** Whether an engine can run now, and what it is. Paths are for operators only. */
@@ -62,6 +73,10 @@ export interface ClaudeEngine {
    */
   run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent>;
   probe(): Promise<EngineHealth>;
+  /** The workspaces that runs have left on this machine. */
+  listWorkspaces(): Promise<KeptWorkspace[]>;
+  /** Removes a workspace that no run works in. */
+  removeWorkspace(key: string): Promise<void>;
   /** Tells that whoever runs the engine is well. Only an engine with a guard listens. */
   heartbeat(): void;
   /** Ends every run, as RunAbort('shutdown') would, and resolves when nothing is left. Idempotent. */

@@ -9,7 +9,7 @@ import {
 import { type AnthropicAccess, type NetworkAccess } from './cli-environment.js';
 import { bundledCliPath } from './cli-path.js';
 import { CliRun, type RunSettings } from './cli-run.js';
-import { assertPlainName, EngineFolders } from './engine-folders.js';
+import { assertPlainName, EngineFolders, type KeptWorkspace } from './engine-folders.js';
 import { type EngineEvent } from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 import { Guard, type GuardOptions } from './guard.js';
@@ -138,6 +138,14 @@ export class CliEngine implements ClaudeEngine {
     } catch (error) {
       return { ...health, isAvailable: false, version: null, detail: String(error) };
     }
+  }
+
+  listWorkspaces(): Promise<KeptWorkspace[]> {
+    return this.settings.folders.listWorkspaces();
+  }
+
+  removeWorkspace(key: string): Promise<void> {
+    return this.settings.folders.removeWorkspace(key);
   }
 
   heartbeat(): void {

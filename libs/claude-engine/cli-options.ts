@@ -42,10 +42,20 @@ function allowedTools({ allowedTools: names = [], permissionMode }: EngineReques
   return permissionMode === 'plan' ? supported.filter((name) => !WRITING_TOOLS.has(name)) : supported;
 }
 
+/** A conversation records the first prompt that does not say otherwise, and shows that in place of all later ones. */
+const UNRECORDED = { snapshot: false };
+
 function systemPrompt({
   systemPrompt: prompt,
   appendSystemPrompt: append,
 }: EngineRequest): Options['systemPrompt'] {
-  if (prompt !== undefined) return append === undefined ? prompt : `${prompt}\n\n${append}`;
-  return { type: 'preset', preset: 'claude_code', ...(append === undefined ? {} : { append }) };
+  if (prompt !== undefined) {
+    const whole = append === undefined ? prompt : `${prompt}\n\n${append}`;
+    return { type: 'custom', prompt: whole, ...UNRECORDED };
+  }
+  return {
+    type: 'preset',
+    preset: 'claude_code',
+    ...(append === undefined ? {} : { append, ...UNRECORDED }),
+  };
 }

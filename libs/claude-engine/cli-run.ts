@@ -1,9 +1,11 @@
 import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
+import { cut } from './bounded-text.js';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
 import { cliEnvironment, type EnvironmentOptions } from './cli-environment.js';
 import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
+import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
 import { type EngineFolders } from './engine-folders.js';
 import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcome } from './engine-event.js';
@@ -13,9 +15,11 @@ import { engineError } from './failure.js';
 import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
+import { NO_USAGE } from './open-message.js';
 import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
+import { type KeptAnswer } from './standing.js';
 import { StreamParser } from './stream-parser.js';
 
 /** What the runs of one engine have in common. */
@@ -43,12 +47,13 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 export class CliRun {
   readonly events = new EventQueue<EngineEvent>();
   private readonly parser = new StreamParser();
-  private readonly input: PromptInput;
+  private readonly input = new PromptInput();
   private readonly resulted = deferred<Ending>();
   private readonly stopped = deferred<StopCause>();
   private stopCause: StopCause | null = null;
   private watchdog: StallWatchdog | null = null;
   private launch: Launch | null = null;
+  private conversation: Conversation | null = null;
   private result: Ending | null = null;
   private hasEnded = false;
   private breakage: string | null = null;
@@ -58,9 +63,7 @@ export class CliRun {
     private readonly request: EngineRequest,
     private readonly context: RunContext,
     private readonly settings: RunSettings,
-  ) {
-    this.input = new PromptInput(request.prompt);
-  }
+  ) {}
 
   get isStarted(): boolean {
     return this.performance !== null;
@@ -120,19 +123,31 @@ export class CliRun {
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
       );
     }
+    const kept = await Conversation.of(this.request, this.context.transcript);
+    if (kept.standing.kind === 'answered') {
+      this.finish(endingOfKept(kept.standing));
+      return;
+    }
+    this.conversation = kept;
     const workspace = await folders.makeWorkspace(this.context.workspaceKey);
     const id = randomUUID();
     const launchFolders = await folders.makeLaunch(id);
     const launch = new Launch({ id, folders: launchFolders, ladder, secret: anthropic.apiKey, onNotice });
     this.launch = launch;
+    await kept.writeTo(launchFolders.config);
+    const question = kept.question();
+    const mayAsk = this.mayAsk();
+    // A CLI that goes on by itself asks as soon as it is up.
+    if (question === null) await Promise.race([mayAsk, this.stopped.promise]);
     if (this.stopEarly()) return;
 
     const conversation = query({
-      prompt: this.input.messages(),
+      prompt: this.input.messages(question, mayAsk),
       options: {
+        ...kept.options(),
         ...cliOptions(this.request, { workspace, defaultModel: this.settings.defaultModel }),
         pathToClaudeCodeExecutable: cliPath,
-        env: cliEnvironment({ id, folders: launchFolders }, this.settings),
+        env: { ...cliEnvironment({ id, folders: launchFolders }, this.settings), ...kept.environment() },
         spawnClaudeCodeProcess: (options) => launch.spawn(options),
       },
     });
@@ -142,6 +157,15 @@ export class CliRun {
       this.input.close();
       conversation.close();
     }
+  }
+
+  /** Resolves when the model may be asked; never, where the run ends before. */
+  private mayAsk(): Promise<void> {
+    const { mayAsk = () => Promise.resolve() } = this.context;
+    return mayAsk().catch(async () => {
+      this.stop('abandoned');
+      await new Promise(() => undefined);
+    });
   }
 
   /** Whether there is a reason to stop already, before the CLI is started. Then that is the end. */
@@ -190,6 +214,7 @@ export class CliRun {
   private async read(conversation: Query): Promise<void> {
     try {
       for await (const line of conversation) {
+        this.conversation?.see(line);
         const events = this.parser.parse(line);
         this.watchdog?.saw(events);
         for (const event of events) {
@@ -250,6 +275,7 @@ export class CliRun {
 
   private finish(ending: Ending): void {
     this.hasEnded = true;
+    this.conversation?.end();
     this.events.push({ type: 'ended', ending });
     this.events.close();
   }
@@ -258,6 +284,13 @@ export class CliRun {
     const launchId = this.launch?.id ?? null;
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
+}
+
+/** Of a run that found its prompt answered: it has asked nobody. */
+function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer): Ending {
+  const { text: result, truncated } = cut(whole);
+  const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
+  return { kind: 'completed', result, truncated, ...figures };
 }
 
 function partialOf({

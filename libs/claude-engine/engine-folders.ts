@@ -1,4 +1,4 @@
-import { chmod, lstat, mkdir, realpath } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 const PRIVATE = 0o700;
@@ -10,6 +10,10 @@ export class EngineFolders {
 
   get launches(): string {
     return join(this.directory, 'launches');
+  }
+
+  private get workspaces(): string {
+    return join(this.directory, 'workspaces');
   }
 
   /** Makes a launch's folder, with one for the CLI's configuration and one for its temporary files. */
@@ -29,12 +33,33 @@ export class EngineFolders {
    */
   async makeWorkspace(key: string): Promise<string> {
     assertPlainName(key);
-    const workspaces = join(this.directory, 'workspaces');
-    await makePrivate(workspaces);
-    const workspace = join(await realpath(workspaces), key);
+    await makePrivate(this.workspaces);
+    const workspace = join(await realpath(this.workspaces), key);
     await makePrivate(workspace);
     return workspace;
   }
+
+  async listWorkspaces(): Promise<KeptWorkspace[]> {
+    const names = await readdir(this.workspaces).catch(ifMissing([]));
+    const found = await Promise.all(
+      names.map(async (key) => {
+        const stat = await lstat(join(this.workspaces, key)).catch(ifMissing(null));
+        return stat && { key, changedAt: stat.mtime };
+      }),
+    );
+    return found.filter((workspace) => workspace !== null);
+  }
+
+  async removeWorkspace(key: string): Promise<void> {
+    assertPlainName(key);
+    await rm(join(this.workspaces, key), { recursive: true, force: true, maxRetries: 3 });
+  }
+}
+
+export interface KeptWorkspace {
+  key: string;
+  /** When something was last added to the folder itself, or taken out. */
+  changedAt: Date;
 }
 
 export interface LaunchFolders {
@@ -54,3 +79,10 @@ async function makePrivate(folder: string): Promise<void> {
   if (!stat.isDirectory()) throw new Error(`Not a folder: ${folder}.`);
   if ((stat.mode & 0o077) !== 0) await chmod(folder, PRIVATE);
 }
+
+const ifMissing =
+  <T>(instead: T) =>
+  (error: NodeJS.ErrnoException): T => {
+    if (error.code === 'ENOENT') return instead;
+    throw error;
+  };

@@ -34,6 +34,7 @@ export {
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
+export { type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';
 export {
   FILE_TOOLS,
   isSupportedTool,
@@ -41,3 +42,9 @@ export {
   type SupportedTool,
   TODO_TOOLS,
 } from './supported-tools.js';
+export {
+  type KeptTranscript,
+  type Transcript,
+  type TranscriptEntry,
+  type TranscriptPart,
+} from './transcript.js';

@@ -1,4 +1,5 @@
-import { EngineBench } from './test-support.js';
+import { RunAbort } from './index.js';
+import { BenchRun, EngineBench, eventually } from './test-support.js';
 
 let bench: EngineBench;
 beforeAll(async () => {
@@ -151,5 +152,45 @@ describe('a failed run', () => {
     const ending = await (await unreachable.run({})).ending();
     await unreachable.close();
     expect(ending).toMatchObject({ kind: 'failed', error: { code: 'upstream_overloaded', retryable: true } });
+  });
+});
+
+describe('a run that may not ask yet', () => {
+  const begin = (mayAsk: () => Promise<void>) => {
+    const abort = new AbortController();
+    const request = { prompt: 'May I?', permissionMode: 'deny', timeoutMs: 30_000 } as const;
+    const context = { signal: abort.signal, workspaceKey: 'work', mayAsk };
+    return new BenchRun(bench.engine.run(request, context), abort);
+  };
+  const questions = () => bench.api.requests.filter(({ prompt }) => prompt === 'May I?');
+
+  it('asks as soon as it may', async () => {
+    let askedBefore = -1;
+    const run = begin(() => {
+      askedBefore = questions().length;
+      return Promise.resolve();
+    });
+    expect(await run.ending()).toMatchObject({ kind: 'completed' });
+    expect(askedBefore).toBe(0);
+    expect(questions()).toHaveLength(1);
+  });
+
+  it('asks nothing and ends as cancelled when it must not', async () => {
+    bench.api.reset();
+    const run = begin(() => Promise.reject(new Error('lost')));
+    expect(await run.ending()).toMatchObject({ kind: 'cancelled' });
+    await bench.allGone();
+    expect(questions()).toEqual([]);
+  });
+
+  it('asks nothing when it is ended before', async () => {
+    bench.api.reset();
+    const run = begin(() => new Promise(() => undefined));
+    const ending = run.ending();
+    await eventually(() => bench.pids().length > 0);
+    run.abort(new RunAbort('cancelled'));
+    expect(await ending).toMatchObject({ kind: 'cancelled' });
+    await bench.allGone();
+    expect(questions()).toEqual([]);
   });
 });

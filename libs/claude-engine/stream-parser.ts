@@ -20,8 +20,10 @@ import { codeOfStatus } from './failure.js';
 import { NO_USAGE, OpenMessage } from './open-message.js';
 import { endingOf } from './result-ending.js';
 
-/** Lines that we know and nobody needs: they come with every request, or with every delta. */
+/** Lines that we know and that are no events: they come with every request, or with every delta, or are read elsewhere. */
 const QUIET_KINDS: ReadonlySet<string> = new Set([
+  'command_lifecycle',
+  'system/mirror_error',
   'system/status',
   'system/thinking_tokens',
   'system/session_state_changed',

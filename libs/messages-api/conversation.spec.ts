@@ -23,6 +23,7 @@ describe('the prompt of a conversation', () => {
     ['after a prompt that failed', [user(text('old\n'), text('go'))]],
     ['after a prompt that was interrupted', [user(text('old\n'), text(INTERRUPTED), text('go'))]],
     ['after a tool whose turn failed', [user(text('old')), assistant('Read'), user(result('x'), text('go'))]],
+    ['before the note to go on with it', [user(text('go\n'), text('Continue from where you left off.'))]],
     ['before its tool results', [user(text(REMINDER), text('go')), assistant('Read'), user(result('x'))]],
     [
       'before a tool that was loaded',
@@ -86,6 +87,12 @@ describe('the turn', () => {
     expect(standingOf(messages).turn).toBe(1);
     messages.push(assistant('Write'), user(result('two')));
     expect(standingOf(messages).turn).toBe(2);
+  });
+
+  it('goes on after the note to go on with it', () => {
+    const messages = [user(text('go')), assistant('Read')];
+    messages.push(user(result('one'), text('Continue from where you left off.')));
+    expect(standingOf(messages)).toMatchObject({ prompt: 'go', turn: 1, lastToolResults: [{ text: 'one' }] });
   });
 
   it('knows the results of the last tools only', () => {

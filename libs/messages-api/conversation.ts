@@ -23,7 +23,8 @@ export interface Standing {
  *
  * The CLI (2.1.330) puts blocks of its own before the prompt, sends the environment as a `system` message that may be
  * the last, and answers tools with `user` messages. It merges neighbouring `user` messages into one and ends each
- * merged text with a newline: so a prompt that failed or was interrupted stands before the next prompt.
+ * merged text with a newline: so a prompt that failed or was interrupted stands before the next prompt, or before the note
+ * to go on with it.
  */
 export function standingOf(messages: readonly RequestMessage[]): Standing {
   for (let index = messages.length - 1; index >= 0; index--) {
@@ -67,7 +68,10 @@ function typedIn(message: RequestMessage): string | null {
     run = isOver || run.at(-1)?.endsWith('\n') ? [typed] : [...run, typed];
     isOver = false;
   }
-  return run.length === 0 ? null : run.join('\n');
+  if (run.length === 0) return null;
+  const typed = run.join('\n');
+  const wasMerged = isOver && typed.endsWith('\n');
+  return wasMerged ? typed.slice(0, -1) : typed;
 }
 
 /** Tags in which the CLI wraps whole blocks of its own. */
@@ -79,11 +83,13 @@ const CLI_TAGS: readonly (readonly [open: string, close: string])[] = [
   ['<command-name>', '</command-args>'],
 ];
 
-/** What the CLI says between two prompts without a tag. */
+/** What the CLI, or whoever runs it, says between two prompts without a tag. */
 const CLI_NOTES: ReadonlySet<string> = new Set([
   '[Request interrupted by user]',
   '[Request interrupted by user for tool use]',
   'Tool loaded.',
+  'Continue from where you left off.',
+  'Your turn was interrupted by the server, not by the user. Continue from where you left off.',
 ]);
 
 function isTheClis(text: string): boolean {

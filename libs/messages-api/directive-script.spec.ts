@@ -160,4 +160,15 @@ describe('a failure', () => {
     expect(await ended).toBeInstanceOf(Anthropic.APIUserAbortError);
     await api.waitForRequest(({ outcome }) => outcome === 'client_gone');
   });
+
+  it('of hanging with after=1 times=1 happens to the second request', async () => {
+    const prompt = '[[hang after=1 times=1]]\n[[text At last]]';
+    expect(await say(prompt)).toBe('At last');
+    const hanging = stream(prompt);
+    const ended = hanging.done().catch((caught: unknown) => caught);
+    await api.waitForRequest(({ outcome }) => outcome === 'pending');
+    hanging.abort();
+    await ended;
+    expect(await say(prompt)).toBe('At last');
+  });
 });

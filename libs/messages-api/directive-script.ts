@@ -25,8 +25,8 @@ export function createDirectiveScript(options: { demoDeltaMs?: number } = {}): S
   const failures = new FailureCount();
   return (request) => {
     const directives = readDirectives(request.prompt);
-    if (directives.doesHang) return hangAnswer();
     const failure = failures.next(request.prompt, directives.failure);
+    if (failure?.kind === 'hang') return hangAnswer();
     if (failure?.kind === 'status') {
       const retryAfter = failure.retryAfterS === null ? {} : { retryAfterS: failure.retryAfterS };
       return errorAnswer(failure.status, retryAfter);
@@ -36,23 +36,28 @@ export function createDirectiveScript(options: { demoDeltaMs?: number } = {}): S
   };
 }
 
-/** How often each prompt has failed, for `times=`. */
+/** How often each prompt has come, as far as it may fail, for `times=` and `after=`. */
 class FailureCount {
-  readonly #failed = new Map<string, number>();
+  readonly #come = new Map<string, number>();
 
   /** The failure that is due for a request with this prompt, or null. */
   next(prompt: string, failure: Failure | null): Failure | null {
-    if (failure === null || failure.times === Infinity) return failure;
-    const failed = this.#failed.get(prompt) ?? 0;
-    if (failed >= failure.times) return null;
-    this.#failed.set(prompt, failed + 1);
-    const [oldest] = this.#failed.keys();
-    if (this.#failed.size > PROMPTS_COUNTED && oldest !== undefined) this.#failed.delete(oldest);
-    return failure;
+    if (failure === null) return null;
+    const first = failure.kind === 'hang' ? failure.after : 0;
+    const end = first + failure.times;
+    const come = this.#come.get(prompt) ?? 0;
+    if (come < end) this.#count(prompt, come + 1);
+    return come >= first && come < end ? failure : null;
+  }
+
+  #count(prompt: string, come: number): void {
+    this.#come.set(prompt, come);
+    const [oldest] = this.#come.keys();
+    if (this.#come.size > PROMPTS_COUNTED && oldest !== undefined) this.#come.delete(oldest);
   }
 }
 
-function breakAnswer(failure: Exclude<Failure, { kind: 'status' }>, answer: MessageAnswer): Answer {
+function breakAnswer(failure: Exclude<Failure, { kind: 'status' | 'hang' }>, answer: MessageAnswer): Answer {
   return failure.kind === 'cut' ? cutAfter(failure.afterDeltas, answer) : errorAfter(1, failure.type, answer);
 }
 

@@ -13,7 +13,6 @@ export interface Directives {
   tools: readonly { name: string; input: Readonly<Record<string, unknown>> }[];
   usage: Partial<Usage>;
   doesEcho: boolean;
-  doesHang: boolean;
   failure: Failure | null;
 }
 
@@ -22,6 +21,8 @@ export type Failure = { times: number } & (
   | { kind: 'status'; status: number; retryAfterS: number | null }
   | { kind: 'cut'; afterDeltas: number }
   | { kind: 'error'; type: ErrorType }
+  /** `after`: how many requests are answered before. */
+  | { kind: 'hang'; after: number }
 );
 
 /**
@@ -41,7 +42,8 @@ export type Failure = { times: number } & (
  * | `[[status 429 retry-after=7 times=2]]` | … with this header (seconds), for the first 2 requests with this prompt |
  * | `[[cut 3]]`, `[[cut 3 times=1]]` | breaks off after 3 deltas: the connection is destroyed |
  * | `[[error overloaded_error]]`, `… times=1]]` | breaks off after its first delta with an `error` event |
- * | `[[hang]]` | never comes |
+ * | `[[hang]]`, `[[hang times=1]]` | never comes |
+ * | `[[hang after=1 times=1]]` | … but for the first request with this prompt |
  */
 export function readDirectives(prompt: string): Directives {
   const directives: Directives = {
@@ -52,7 +54,6 @@ export function readDirectives(prompt: string): Directives {
     tools: [],
     usage: {},
     doesEcho: false,
-    doesHang: false,
     failure: null,
   };
   for (const line of prompt.split(/\r?\n/)) {
@@ -77,7 +78,7 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ],
   ['think', (thinking) => (thinking === '' ? null : { thinking })],
   ['echo', (nothing) => (nothing === '' ? { doesEcho: true } : null)],
-  ['hang', (nothing) => (nothing === '' ? { doesHang: true } : null)],
+  ['hang', readHang],
   ['delay', readDelay],
   ['deltas', readDeltas],
   ['tool', readTool],
@@ -149,6 +150,13 @@ function readCut(argument: string): Partial<Directives> | null {
   const settings = readSettings(rest, ['times'], MOST_DELTAS);
   if (afterDeltas === null || settings === null) return null;
   return { failure: { kind: 'cut', afterDeltas, times: settings.get('times') ?? Infinity } };
+}
+
+function readHang(argument: string): Partial<Directives> | null {
+  const settings = readSettings(argument === '' ? [] : argument.split(' '), ['after', 'times'], MOST_DELTAS);
+  if (settings === null) return null;
+  const { after = 0, times = Infinity } = Object.fromEntries(settings);
+  return { failure: { kind: 'hang', after, times } };
 }
 
 function readError(argument: string): Partial<Directives> | null {

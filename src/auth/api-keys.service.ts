@@ -8,6 +8,7 @@ import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
 import { hashApiKey, isApiKey, makeApiKey } from './api-key-format.js';
 import { ApiKeysRepository } from './api-keys.repository.js';
 import type { ApiKey, ApiKeyPage, CreateApiKeyRequest, CreatedApiKey } from './auth.schemas.js';
+import { OpenCredentials } from './open-credentials.js';
 
 const TOUCH_INTERVAL_MS = 60_000;
 
@@ -15,7 +16,10 @@ const TOUCH_INTERVAL_MS = 60_000;
 export class ApiKeysService {
   private readonly logger = new Logger(ApiKeysService.name);
 
-  constructor(private readonly keys: ApiKeysRepository) {}
+  constructor(
+    private readonly keys: ApiKeysRepository,
+    private readonly openCredentials: OpenCredentials,
+  ) {}
 
   /** @throws AppError `forbidden` for a scope that the caller does not have */
   async create(caller: Caller, request: CreateApiKeyRequest): Promise<CreatedApiKey> {
@@ -49,6 +53,7 @@ export class ApiKeysService {
   async revoke(caller: Caller, id: string): Promise<void> {
     if (!(await this.keys.revoke(caller.userId, id)))
       throw new AppError('api_key_not_found', `You have no API key ${id}.`);
+    this.openCredentials.lookEverywhere();
   }
 
   /** The caller behind a key, or null for one that is nobody's, expired or revoked. */
@@ -64,6 +69,7 @@ export class ApiKeysService {
     }
     return {
       userId: row.userId,
+      apiKeyId: row.id,
       isAdministrator: row.user.role === 'admin' && row.scopes.includes('admin'),
       scopes: new Set(parseScopes(row.scopes)),
       expiresAt: row.expiresAt?.getTime() ?? null,

@@ -1,5 +1,5 @@
 import { type DynamicModule, Module } from '@nestjs/common';
-import { APP_GUARD } from '@nestjs/core';
+import { APP_GUARD, APP_INTERCEPTOR } from '@nestjs/core';
 import { JwtModule } from '@nestjs/jwt';
 import type { ServerConfig } from '../platform/config/config.js';
 import { UsersModule } from '../users/users.module.js';
@@ -11,8 +11,11 @@ import { ApiKeysService } from './api-keys.service.js';
 import { AuthController } from './auth.controller.js';
 import { AuthService } from './auth.service.js';
 import { Authenticator } from './authenticator.js';
+import { CredentialsRepository } from './credentials.repository.js';
 import { FirstStart } from './first-start.js';
+import { OpenCredentials } from './open-credentials.js';
 import { SigningKeysRepository } from './signing-keys.repository.js';
+import { StreamedAnswersInterceptor } from './streamed-answers.interceptor.js';
 
 @Module({})
 export class AuthModule {
@@ -27,11 +30,14 @@ export class AuthModule {
         ApiKeysService,
         Authenticator,
         AuthService,
+        CredentialsRepository,
+        OpenCredentials,
         SigningKeysRepository,
         { provide: APP_GUARD, useClass: AccessGuard },
+        { provide: APP_INTERCEPTOR, useClass: StreamedAnswersInterceptor },
         ...(servesApi ? [FirstStart] : []),
       ],
-      exports: [Authenticator],
+      exports: [Authenticator, OpenCredentials],
     };
   }
 }

@@ -83,7 +83,13 @@ export class Authenticator {
     if (!account) return null;
     const { id: userId, isAdministrator } = account;
     const scopes = ScopeSchema.options.filter((scope) => scope !== 'admin' || isAdministrator);
-    return { userId, isAdministrator, scopes: new Set(scopes), expiresAt: claims.exp * MS_PER_S };
+    return {
+      userId,
+      apiKeyId: null,
+      isAdministrator,
+      scopes: new Set(scopes),
+      expiresAt: claims.exp * MS_PER_S,
+    };
   }
 }
 

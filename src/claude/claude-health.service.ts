@@ -16,12 +16,20 @@ export class ClaudeHealthService {
     const { database, redis } = await this.health.stores();
     const workers = redis === 'ok' ? await this.operations.workers() : null;
     const queueDepth = database === 'ok' ? await this.operations.queueDepth() : null;
-    const problems = problemsOf({ database, redis, workers });
+    const queuePaused = redis === 'ok' ? await this.operations.isQueuePaused() : null;
+    const problems = problemsOf({ database, redis, workers, queuePaused });
     const status = database === 'down' ? 'down' : problems.length > 0 ? 'degraded' : 'ok';
     if (!caller) return { status, parts: null };
     return {
       status,
-      parts: { database, redis, queueDepth, problems, ...summarise(workers ?? [], caller.isAdministrator) },
+      parts: {
+        database,
+        redis,
+        queueDepth,
+        queuePaused,
+        problems,
+        ...summarise(workers ?? [], caller.isAdministrator),
+      },
     };
   }
 }
@@ -30,10 +38,12 @@ function problemsOf({
   database,
   redis,
   workers,
+  queuePaused,
 }: {
   database: string;
   redis: string;
   workers: WorkerStatus[] | null;
+  queuePaused: boolean | null;
 }) {
   const problems: string[] = [];
   if (database === 'down') problems.push('PostgreSQL does not answer.');
@@ -41,6 +51,7 @@ function problemsOf({
   if (workers?.length === 0) problems.push('There is no worker.');
   if (workers?.some(({ engine }) => !engine.isAvailable))
     problems.push('A worker has no Claude CLI that runs.');
+  if (queuePaused) problems.push('The queue is paused.');
   return problems;
 }
 

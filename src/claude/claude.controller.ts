@@ -11,7 +11,7 @@ import { Operation } from '../platform/http/operation.decorator.js';
 import { ClientGone, PreferredWaitMs, WantsEventStream } from '../platform/http/request.decorators.js';
 import { AnswersProcess, WAITED_ANSWERS } from '../processes/process-answer.decorators.js';
 import { type ExecuteRequest, ExecuteRequestSchema, type Process } from '../processes/processes.schemas.js';
-import { RefusesIdempotencyKey } from './claude.decorators.js';
+import { type Idempotency, IdempotencyOfRequest } from './claude.decorators.js';
 import { ClaudeService } from './claude.service.js';
 
 const SUBMIT_ERRORS: ErrorCode[] = [
@@ -20,11 +20,16 @@ const SUBMIT_ERRORS: ErrorCode[] = [
   'body_too_large',
   'not_supported_yet',
   'tool_not_allowed',
+  'idempotency_key_reused',
+  'queue_full',
 ];
+const IDEMPOTENCY_HEADER = {
+  'Idempotency-Key':
+    'Names the request for 24 hours: sent again, over whichever route or transport, it joins the process that it made, and the answer has `Idempotent-Replayed: true`',
+};
 
 @ApiTags('Claude')
 @Requires('claude:execute')
-@RefusesIdempotencyKey()
 @Controller('api/v1/claude/execute')
 export class ClaudeController {
   constructor(
@@ -42,20 +47,21 @@ export class ClaudeController {
       'that no process was made; what became of one is in its `status`. With `Accept: text/event-stream` the answer is the ' +
       'event stream of the process instead.',
     answers: WAITED_ANSWERS,
-    headers: { Prefer: 'wait=N: wait up to N seconds for the end' },
+    headers: { Prefer: 'wait=N: wait up to N seconds for the end', ...IDEMPOTENCY_HEADER },
     errors: SUBMIT_ERRORS,
   })
   async execute(
     @CurrentCaller() caller: Caller,
     @Body({ schema: ExecuteRequestSchema }) request: ExecuteRequest,
+    @IdempotencyOfRequest() idempotency: Idempotency | null,
     @PreferredWaitMs() waitMs: number | null,
     @ClientGone() clientGone: AbortSignal,
     @WantsEventStream() wantsEventStream: boolean,
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<Process | Readable> {
-    if (!wantsEventStream) return this.claude.execute(caller, request, { waitMs, clientGone });
+    if (!wantsEventStream) return this.claude.execute(caller, request, { idempotency, waitMs, clientGone });
     return sendEventStream(reply, {
-      open: (signal) => this.claude.executeFollowed(caller, request, { clientGone, signal }),
+      open: (signal) => this.claude.executeFollowed(caller, request, { idempotency, clientGone, signal }),
       clientGone,
       reset: this.lifecycle.drainSignal,
     });
@@ -69,12 +75,14 @@ export class ClaudeController {
     description:
       'Answers once the process is durable. `cancelOnDisconnect` has no effect: no connection is held.',
     answers: { 202: WAITED_ANSWERS[202] },
+    headers: IDEMPOTENCY_HEADER,
     errors: SUBMIT_ERRORS,
   })
   executeAsync(
     @CurrentCaller() caller: Caller,
     @Body({ schema: ExecuteRequestSchema }) request: ExecuteRequest,
+    @IdempotencyOfRequest() idempotency: Idempotency | null,
   ): Promise<Process> {
-    return this.claude.submit(caller, request);
+    return this.claude.submit(caller, request, { idempotency });
   }
 }

@@ -4,9 +4,11 @@ import type { Socket } from 'socket.io';
 import { CurrentCaller, Requires } from '../platform/access/access.decorators.js';
 import type { Caller } from '../platform/access/caller.js';
 import { SocketProblemFilter } from '../platform/sockets/socket-problem.filter.js';
-import { type ExecuteRequest, ExecuteRequestSchema, type Process } from '../processes/processes.schemas.js';
+import type { Process } from '../processes/processes.schemas.js';
 import { ProcessesService } from '../processes/processes.service.js';
 import {
+  type ExecuteMessage,
+  ExecuteMessageSchema,
   type ProcessMessage,
   ProcessMessageSchema,
   type StatusMessage,
@@ -16,7 +18,8 @@ import { ClaudeService } from './claude.service.js';
 import { SocketFollows } from './socket-follows.js';
 
 /** Every answer goes out before the events of its process. */
-type Acknowledge = ((answer: { ok: true; process: Process }) => void) | undefined;
+type Acknowledge =
+  ((answer: { ok: true; process: Process; idempotentReplayed?: boolean }) => void) | undefined;
 
 @UseFilters(SocketProblemFilter)
 @WebSocketGateway({ path: '/socket.io', cors: false })
@@ -32,13 +35,17 @@ export class ClaudeGateway {
   async execute(
     @CurrentCaller() caller: Caller,
     @ConnectedSocket() socket: Socket,
-    @MessageBody({ schema: ExecuteRequestSchema }) request: ExecuteRequest,
+    @MessageBody({ schema: ExecuteMessageSchema }) { idempotencyKey: key, ...request }: ExecuteMessage,
     @Ack() acknowledge: Acknowledge,
   ): Promise<void> {
-    const process = await this.claude.submit(caller, request);
-    this.claude.cancelOnDisconnect(caller, process, request, this.follows.disconnectSignal(socket));
-    acknowledge?.({ ok: true, process });
-    this.follows.start(socket, caller, process, { after: 0 });
+    let idempotentReplayed = false;
+    const onReplayed = () => (idempotentReplayed = true);
+    const process = await this.claude.submit(caller, request, {
+      idempotency: key === undefined ? null : { key, onReplayed },
+      clientGone: this.follows.disconnectSignal(socket),
+    });
+    acknowledge?.({ ok: true, process, idempotentReplayed });
+    this.follows.start(socket, caller, process, { after: process.firstSeq - 1 });
   }
 
   @SubscribeMessage('claude:status')

@@ -1,6 +1,8 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { ClaudeHealthController } from './claude-health.controller.js';
 import { ClaudeHealthService } from './claude-health.service.js';
+import { ClaudeQueueController } from './claude-queue.controller.js';
+import { ClaudeQueueService } from './claude-queue.service.js';
 import { ClaudeController } from './claude.controller.js';
 import { ClaudeGateway } from './claude.gateway.js';
 import { ClaudeService } from './claude.service.js';
@@ -14,8 +16,15 @@ export class ClaudeModule {
     return {
       module: ClaudeModule,
       imports: [processes],
-      controllers: [ClaudeController, ClaudeHealthController],
-      providers: [ClaudeGateway, ClaudeHealthService, ClaudeService, QueueAnnouncer, SocketFollows],
+      controllers: [ClaudeController, ClaudeHealthController, ClaudeQueueController],
+      providers: [
+        ClaudeGateway,
+        ClaudeHealthService,
+        ClaudeQueueService,
+        ClaudeService,
+        QueueAnnouncer,
+        SocketFollows,
+      ],
     };
   }
 }

@@ -1,10 +1,16 @@
 import { z } from 'zod';
 import { ProblemSchema } from '../platform/errors/errors.schemas.js';
 import { timestamp } from '../platform/http/common.schemas.js';
+import { IdempotencyKeySchema } from '../processes/idempotency.schemas.js';
 import { SeqSchema } from '../processes/process-queries.schemas.js';
-import { ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
+import { ExecuteRequestSchema, ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
 
 const processId = z.uuid();
+
+export const ExecuteMessageSchema = ExecuteRequestSchema.extend({
+  idempotencyKey: IdempotencyKeySchema.optional(),
+}).meta({ ...ExecuteRequestSchema.meta(), id: 'ExecuteMessage' });
+export type ExecuteMessage = z.output<typeof ExecuteMessageSchema>;
 
 export const StatusMessageSchema = z
   .strictObject({
@@ -32,12 +38,39 @@ export const ErrorNoticeSchema = z
 
 export const AnswerSchema = z
   .union([
-    z.object({ ok: z.literal(true), process: ProcessSchema }),
+    z.object({
+      ok: z.literal(true),
+      process: ProcessSchema,
+      idempotentReplayed: z.boolean().optional().meta({
+        description: 'Of `claude:execute`: whether the process is one that the same request has made before',
+      }),
+    }),
     z.object({ ok: z.literal(false), error: ProblemSchema }),
   ])
   .meta({ id: 'Answer' });
 
 const PartSchema = z.enum(['ok', 'down']);
+
+export const QueueSchema = z
+  .object({
+    depth: z.object({
+      pending: z.int().meta({ description: 'All that wait, the parked included' }),
+      parked: z.int().meta({ description: 'What waits for the time of its next attempt' }),
+      running: z.int(),
+    }),
+    oldestAgeMs: z.int().nullable().meta({ description: 'Of what waits' }),
+    wakeUps: z
+      .object({ waiting: z.int(), active: z.int(), delayed: z.int() })
+      .nullable()
+      .meta({ description: "Bull's jobs: each wakes a slot. Null while Redis does not answer" }),
+    isPaused: z.boolean().nullable().meta({ description: 'Null while Redis does not answer' }),
+    workers: z
+      .array(z.object({ id: z.string(), slots: z.int(), busySlots: z.int() }))
+      .nullable()
+      .meta({ description: 'Null while Redis does not answer' }),
+  })
+  .meta({ id: 'Queue' });
+export type Queue = z.output<typeof QueueSchema>;
 
 export const HealthSchema = z
   .object({
@@ -49,6 +82,7 @@ export const HealthSchema = z
         workers: z.int().nullable(),
         slots: z.object({ total: z.int(), busy: z.int() }).nullable(),
         queueDepth: z.int().nullable(),
+        queuePaused: z.boolean().nullable(),
         cliVersions: z.array(z.string()),
         containment: z
           .array(z.string())

@@ -1,8 +1,16 @@
 import { Injectable, Logger } from '@nestjs/common';
 import type { Caller } from '../platform/access/caller.js';
 import { Lifecycle } from '../platform/health/lifecycle.js';
+import { ProcessSubmissionsService } from '../processes/process-submissions.service.js';
 import { ProcessesService, type Wait } from '../processes/processes.service.js';
 import type { ExecuteRequest, Process } from '../processes/processes.schemas.js';
+import type { Idempotency } from './claude.decorators.js';
+
+interface SubmitOptions {
+  idempotency: Idempotency | null;
+  /** Aborts when the connection goes away that the request came over, where it stays for the process. */
+  clientGone?: AbortSignal;
+}
 
 /** The front door: takes requests in, and waits for what becomes of them. */
 @Injectable()
@@ -10,36 +18,47 @@ export class ClaudeService {
   private readonly logger = new Logger(ClaudeService.name);
 
   constructor(
+    private readonly submissions: ProcessSubmissionsService,
     private readonly processes: ProcessesService,
     private readonly lifecycle: Lifecycle,
   ) {}
 
-  /** Resolves once the process is durable. */
-  async submit(caller: Caller, request: ExecuteRequest): Promise<Process> {
+  /** Resolves once the process is durable: a new one, or the one that the same request has made before. */
+  async submit(
+    caller: Caller,
+    request: ExecuteRequest,
+    { idempotency, clientGone }: SubmitOptions,
+  ): Promise<Process> {
     this.lifecycle.requireOpen();
-    return this.processes.submit(caller, request);
+    const { process, isReplayed } = await this.submissions.submit(caller, request, idempotency?.key ?? null);
+    if (isReplayed) idempotency?.onReplayed();
+    // Whoever joins later comes and goes as they please: the process is that of the connection that made it.
+    else if (clientGone) this.cancelOnDisconnect(caller, process, request, clientGone);
+    return process;
   }
 
   /** Submits and waits for the end. When that takes too long, the process is returned as it is. */
-  async execute(caller: Caller, request: ExecuteRequest, wait: Wait): Promise<Process> {
-    const process = await this.submit(caller, request);
-    this.cancelOnDisconnect(caller, process, request, wait.clientGone);
+  async execute(
+    caller: Caller,
+    request: ExecuteRequest,
+    { idempotency, ...wait }: Wait & { idempotency: Idempotency | null },
+  ): Promise<Process> {
+    const process = await this.submit(caller, request, { idempotency, clientGone: wait.clientGone });
     return this.processes.waitForEnd(caller, process, wait);
   }
 
-  /** Submits, and follows the log of the process from its first event. */
+  /** Submits, and follows the log of the process from the first event that there is. */
   async executeFollowed(
     caller: Caller,
     request: ExecuteRequest,
-    { clientGone, signal }: { clientGone: AbortSignal; signal: AbortSignal },
+    { signal, ...options }: Required<SubmitOptions> & { signal: AbortSignal },
   ) {
-    const process = await this.submit(caller, request);
-    this.cancelOnDisconnect(caller, process, request, clientGone);
-    return this.processes.follow(caller, process.id, { after: 0 }, signal);
+    const { id, firstSeq } = await this.submit(caller, request, options);
+    return this.processes.follow(caller, id, { after: firstSeq - 1 }, signal);
   }
 
   /** Cancels the process when its client goes away, if that is what the client asked for. */
-  cancelOnDisconnect(
+  private cancelOnDisconnect(
     caller: Caller,
     process: Process,
     request: ExecuteRequest,

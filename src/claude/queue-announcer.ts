@@ -1,13 +1,18 @@
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
-import { ProcessesService } from '../processes/processes.service.js';
+import { every } from '../platform/timing/every.js';
+import { type Forecast, QueueForecastService } from '../processes/queue-forecast.service.js';
 
 const INTERVAL_MS = 1_000;
+/** An estimate that moves by less has not changed: it does so with every second that passes. */
+const MIN_SHIFT_MS = 5_000;
+const MIN_SHIFT_OF_WAIT = 0.1;
 
 interface Watch {
   processId: string;
-  /** The position that was announced last. */
-  position: number | null;
-  announce: (position: number) => void;
+  /** What was announced last. */
+  last: Forecast | null;
+  /** @returns whether the listener has taken it: one that lags is told when it has caught up */
+  announce: (forecast: Forecast) => boolean;
 }
 
 /** Tells followers of waiting processes when their place in the queue changes: one look a second for all of them. */
@@ -15,15 +20,20 @@ interface Watch {
 export class QueueAnnouncer implements OnApplicationShutdown {
   private readonly logger = new Logger(QueueAnnouncer.name);
   private readonly watches = new Map<AbortSignal, Watch>();
-  private timer: NodeJS.Timeout | null = null;
+  private looking: ReturnType<typeof every> | null = null;
 
-  constructor(private readonly processes: ProcessesService) {}
+  constructor(private readonly forecast: QueueForecastService) {}
 
   /** Until the signal, which is also the watch's name, aborts. */
   start(watch: Watch, signal: AbortSignal): void {
+    if (signal.aborted) return;
     this.watches.set(signal, watch);
     signal.addEventListener('abort', () => this.stop(signal), { once: true });
-    this.timer ??= setInterval(() => void this.look(), INTERVAL_MS);
+    this.looking ??= every(
+      INTERVAL_MS,
+      () => this.look(),
+      (err) => this.logger.debug({ err }),
+    );
   }
 
   stop(signal: AbortSignal): void {
@@ -32,23 +42,26 @@ export class QueueAnnouncer implements OnApplicationShutdown {
   }
 
   onApplicationShutdown(): void {
-    if (this.timer) clearInterval(this.timer);
-    this.timer = null;
+    this.looking?.stop();
+    this.looking = null;
   }
 
   private async look(): Promise<void> {
-    try {
-      const positions = await this.processes.queuePositions(
-        [...this.watches.values()].map(({ processId }) => processId),
-      );
-      for (const watch of this.watches.values()) {
-        const position = positions.get(watch.processId);
-        if (position === undefined || position === watch.position) continue;
-        watch.position = position;
-        watch.announce(position);
-      }
-    } catch (err) {
-      this.logger.debug({ err });
+    const ids = new Set([...this.watches.values()].map(({ processId }) => processId));
+    const forecasts = await this.forecast.find([...ids]);
+    for (const watch of this.watches.values()) {
+      const forecast = forecasts.get(watch.processId);
+      if (!forecast || (watch.last && !hasChanged(watch.last, forecast))) continue;
+      if (watch.announce(forecast)) watch.last = forecast;
     }
   }
+}
+
+function hasChanged(last: Forecast, next: Forecast): boolean {
+  if (last.position !== next.position) return true;
+  if (!last.estimatedStartAt || !next.estimatedStartAt)
+    return last.estimatedStartAt !== next.estimatedStartAt;
+  const waitMs = Math.max(0, next.estimatedStartAt.getTime() - Date.now());
+  const shiftMs = Math.abs(next.estimatedStartAt.getTime() - last.estimatedStartAt.getTime());
+  return shiftMs > Math.max(MIN_SHIFT_MS, MIN_SHIFT_OF_WAIT * waitMs);
 }

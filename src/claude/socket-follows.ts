@@ -5,6 +5,7 @@ import type { Caller } from '../platform/access/caller.js';
 import { isTerminal, sizeOf, type TerminalEvent } from '../processes/process-events.schemas.js';
 import type { Process } from '../processes/processes.schemas.js';
 import { ProcessesService } from '../processes/processes.service.js';
+import { type Forecast, QueueForecastService } from '../processes/queue-forecast.service.js';
 import { QueueAnnouncer } from './queue-announcer.js';
 
 /** What a socket has not taken yet, in characters; past this its events stay in the log until it has. */
@@ -30,6 +31,7 @@ export class SocketFollows {
 
   constructor(
     private readonly processes: ProcessesService,
+    private readonly forecast: QueueForecastService,
     private readonly announcer: QueueAnnouncer,
   ) {}
 
@@ -45,8 +47,7 @@ export class SocketFollows {
     if (disconnected.signal.aborted) return;
     const controller = new AbortController();
     follows.set(process.id, controller);
-    if (process.status === 'pending') this.announceQueue(socket, process, controller.signal);
-    this.send(socket, caller, process.id, follow, controller)
+    this.send(socket, caller, process, follow, controller)
       .catch((err: unknown) => {
         // The client comes again with the seq that it has: a follow that just stopped would look like a slow process.
         this.logger.warn({ err, processId: process.id }, 'A follow failed; its socket is disconnected.');
@@ -65,15 +66,17 @@ export class SocketFollows {
   private async send(
     socket: Socket,
     caller: Caller,
-    processId: string,
+    process: Process,
     follow: Follow,
-    controller: AbortController,
+    { signal }: AbortController,
   ): Promise<void> {
-    for await (const event of await this.processes.follow(caller, processId, follow, controller.signal)) {
-      if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(controller.signal);
+    await this.announceQueue(socket, process, signal);
+    for await (const event of await this.processes.follow(caller, process.id, follow, signal)) {
+      if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(signal);
       socket.emit('claude:progress', event);
+      if (event.type === 'retrying') this.watchQueue(socket, process.id, null, signal);
       if (isTerminal(event)) emitEnding(socket, event);
-      await this.taken(socket, sizeOf(event), controller.signal);
+      await this.taken(socket, sizeOf(event), signal);
     }
   }
 
@@ -87,16 +90,27 @@ export class SocketFollows {
     }
   }
 
-  private announceQueue(
+  /** The place that the process was found at is announced in any case, before its events: it may be claimed by now. */
+  private async announceQueue(
     socket: Socket,
-    { id: processId, queuePosition }: Process,
+    { id, queuePosition, retryAt }: Process,
     signal: AbortSignal,
-  ): void {
-    const announce = (position: number) => {
-      socket.emit('claude:queued', { processId, position, estimatedStartAt: null });
+  ): Promise<void> {
+    if (queuePosition === null) return;
+    const place = { position: queuePosition, retryAt: retryAt === null ? null : new Date(retryAt) };
+    const forecast = await this.forecast.of(place);
+    if (signal.aborted) return;
+    emitQueued(socket, id, forecast);
+    this.watchQueue(socket, id, forecast, signal);
+  }
+
+  private watchQueue(socket: Socket, processId: string, last: Forecast | null, signal: AbortSignal): void {
+    const announce = (forecast: Forecast) => {
+      if (!isEmpty(socket)) return false;
+      emitQueued(socket, processId, forecast);
+      return true;
     };
-    if (queuePosition !== null) announce(queuePosition);
-    this.announcer.start({ processId, position: queuePosition, announce }, signal);
+    this.announcer.start({ processId, last, announce }, signal);
   }
 
   private stateOf(socket: Socket): SocketState {
@@ -121,6 +135,14 @@ export class SocketFollows {
 function emitEnding(socket: Socket, { processId, seq, type, process }: TerminalEvent): void {
   if (type === 'failed') socket.emit('claude:error', { processId, seq, process, error: process.error });
   else socket.emit('claude:complete', { processId, seq, process });
+}
+
+function emitQueued(socket: Socket, processId: string, { position, estimatedStartAt }: Forecast): void {
+  socket.emit('claude:queued', {
+    processId,
+    position,
+    estimatedStartAt: estimatedStartAt?.toISOString() ?? null,
+  });
 }
 
 /** Engine.IO documents `drain`, not what waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn */

@@ -17,7 +17,7 @@ const StoredRequestSchema = ExecuteRequestSchema.omit({
 });
 
 export function toEngineRequest(
-  { prompt, request }: { prompt: string; request: unknown },
+  { id, prompt, request }: { id: string; prompt: string; request: unknown },
   defaultTimeoutMs: number,
 ): EngineRequest {
   const {
@@ -27,7 +27,7 @@ export function toEngineRequest(
     cancelOnDisconnect: _cancel,
     ...rest
   } = StoredRequestSchema.parse(request);
-  return { ...rest, prompt, permissionMode, timeoutMs: timeoutMs ?? defaultTimeoutMs };
+  return { ...rest, prompt, promptId: id, permissionMode, timeoutMs: timeoutMs ?? defaultTimeoutMs };
 }
 
 export function toProcessEvent(event: EngineProgress, attempt: number): NewProcessEvent {

@@ -1,9 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { ClaudeEngine } from '../../libs/claude-engine/index.js';
+import { orLate } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessWorker } from './process-worker.js';
 import { ProcessesProcessor } from './processes.processor.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
+
+const PAUSE_GRACE_MS = 3_000;
 
 /** The end of a worker, in order. */
 @Injectable()
@@ -18,7 +21,11 @@ export class ProcessDrain {
   /** Takes nothing new, lets what runs end until the signal aborts, ends the rest. Resolves when no CLI is left. */
   async drain(signal: AbortSignal): Promise<void> {
     const drained = this.worker.drain(signal);
-    await this.processor.pause().catch(() => undefined); // Redis may be away; the worker claims nothing any more
+    // Redis may be away, and Bull then waits for ever; the worker claims nothing any more, whatever comes.
+    await orLate(
+      this.processor.pause().catch(() => undefined),
+      PAUSE_GRACE_MS,
+    );
     await drained;
     await this.announcer.stop();
     await this.engine.close();

@@ -135,7 +135,8 @@ async function finish(
       finishedAt: now,
     },
   });
-  if (row.hasStarted)
+  // A turn, also where its last attempt never got so far.
+  if (row.startedAt)
     await transaction.session.update({ where: { id: row.sessionId }, data: { head: { increment: 1 } } });
   const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
   return insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, [...events, terminal]);

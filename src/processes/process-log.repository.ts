@@ -101,6 +101,19 @@ export class ProcessLogRepository {
   }
 
   /**
+   * Notes that the run begins to act: from then on it counts as started, whatever is heard of it. Not where a cancel was asked
+   * for.
+   * @returns null when the run is no longer the caller's
+   */
+  async begin({ processId, fence }: Run): Promise<{ cancelRequested: boolean } | null> {
+    const rows = await this.prisma.$queryRaw<{ cancelRequested: boolean }[]>`
+      UPDATE processes SET has_started = has_started OR cancel_requested_at IS NULL
+      WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
+      RETURNING cancel_requested_at IS NOT NULL AS "cancelRequested"`;
+    return rows[0] ?? null;
+  }
+
+  /**
    * The part of a log after a seq, in order, as far as both bounds let it; at least one event where there is one.
    * @param maxBytes of all payloads together
    */

@@ -1,12 +1,14 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { type ClaudeEngine, type Ending, RunAbort } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
 import { ENGINE } from './engine.provider.js';
 import type { LiveRun } from './lease-keeper.js';
 import type { ProcessClaimsRepository } from './process-claims.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
+import { RunTranscript } from './run-transcript.js';
 import { makeStorable } from './text-safety.js';
 import { afterDrain, afterEnding, type RunHistory, type Verdict } from './run-verdict.js';
 
@@ -31,6 +33,7 @@ export class ProcessRunner {
     @Inject(CONFIG) private readonly config: ServerConfig,
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
     private readonly queue: ProcessesQueue,
+    private readonly transcripts: TranscriptsService,
   ) {}
 
   /** Never rejects: whatever fails becomes the ending of the process, or is left to the reconciler. */
@@ -46,8 +49,16 @@ export class ProcessRunner {
   private async drive(claimed: ClaimedProcess, run: LiveRun): Promise<void> {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
     const { signal } = run.controller;
+    const { sessionId } = claimed;
+    const transcript = new RunTranscript(run, sessionId, this.transcripts);
     let hasEnded = false;
-    for await (const event of this.engine.run(request, { signal, workspaceKey: claimed.sessionId })) {
+    const mayAsk = () => run.log.begin();
+    for await (const event of this.engine.run(request, {
+      signal,
+      workspaceKey: sessionId,
+      transcript,
+      mayAsk,
+    })) {
       if (event.type === 'ended') await this.conclude(run, verdictOn(event.ending, signal));
       else await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
       hasEnded = event.type === 'ended';

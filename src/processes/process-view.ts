@@ -47,6 +47,7 @@ function toFields(row: SummaryRow, queuePosition: number | null) {
     queueWaitMs: between(row.createdAt, row.startedAt),
     timeToFirstTokenMs: between(row.createdAt, row.firstTokenAt),
     durationMs: between(row.startedAt, row.finishedAt),
+    firstSeq: row.firstSeq,
     lastSeq: row.lastSeq,
     cliVersion: row.cliVersion,
     links: linksOf(row.id),

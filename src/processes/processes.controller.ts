@@ -102,12 +102,29 @@ export class ProcessesController {
     return this.processes.cancel(caller, id);
   }
 
+  @Delete(':id/content')
+  @Requires('claude:execute')
+  @Operation({
+    id: 'deleteProcessContent',
+    summary: 'Deletes the prompt, the result and the log of a process that has ended',
+    description:
+      'For good: ids, times, status, error, usage and cost are left, and the last event of the log, without its content.',
+    answers: { 200: { description: 'What is left of the process', schema: ProcessSchema } },
+    errors: ['process_not_found', 'process_not_ended'],
+  })
+  deleteContent(
+    @CurrentCaller() caller: Caller,
+    @Param({ schema: IdParametersSchema }) { id }: IdParameters,
+  ): Promise<Process> {
+    return this.processes.deleteContent(caller, id);
+  }
+
   @Get(':id/events')
   @Operation({
     id: 'listProcessEvents',
     summary: 'The log of the process, as far as it has come',
     answers: { 200: { description: 'A page of the log', schema: ProcessEventPageSchema } },
-    errors: ['process_not_found', 'cursor_invalid'],
+    errors: ['process_not_found', 'cursor_invalid', 'events_pruned'],
   })
   events(
     @CurrentCaller() caller: Caller,
@@ -129,7 +146,7 @@ export class ProcessesController {
       200: { description: 'The events', schema: ProcessEventSchema, mediaType: 'text/event-stream' },
     },
     headers: { 'Last-Event-ID': 'The seq after which to go on' },
-    errors: ['process_not_found', 'cursor_invalid'],
+    errors: ['process_not_found', 'cursor_invalid', 'events_pruned'],
   })
   stream(
     @CurrentCaller() caller: Caller,

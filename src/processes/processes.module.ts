@@ -2,9 +2,12 @@ import { BullModule } from '@nestjs/bull';
 import { type DynamicModule, Module } from '@nestjs/common';
 import type { ServerConfig } from '../platform/config/config.js';
 import { QueueModule } from '../platform/queue/queue.module.js';
+import { SessionsModule } from '../sessions/sessions.module.js';
 import { DemoApi } from './demo-api.js';
 import { engineProvider } from './engine.provider.js';
 import { EventAppender } from './event-appender.js';
+import { FairOrderKeeper } from './fair-order-keeper.js';
+import { FairOrderRepository } from './fair-order.repository.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { LeaseReconciler } from './lease-reconciler.js';
 import { OperationsService } from './operations.service.js';
@@ -15,16 +18,23 @@ import { ProcessDrain } from './process-drain.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
+import { ProcessRetentionRepository } from './process-retention.repository.js';
 import { ProcessStatisticsRepository } from './process-statistics.repository.js';
 import { ProcessRunner } from './process-runner.js';
+import { ProcessSubmissionsRepository } from './process-submissions.repository.js';
+import { ProcessSubmissionsService } from './process-submissions.service.js';
 import { ProcessWorker } from './process-worker.js';
 import { ProcessesController } from './processes.controller.js';
 import { ProcessesProcessor } from './processes.processor.js';
 import { PROCESSES_QUEUE, ProcessesQueue } from './processes.queue.js';
 import { ProcessesRepository } from './processes.repository.js';
 import { ProcessesService } from './processes.service.js';
+import { QueueForecastService } from './queue-forecast.service.js';
+import { QueuePlacesRepository } from './queue-places.repository.js';
+import { RetentionSweep } from './retention-sweep.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
 import { WorkerDirectory } from './worker-directory.js';
+import { WorkspaceSweep } from './workspace-sweep.js';
 
 const WORKER_PROVIDERS = [
   DemoApi,
@@ -37,6 +47,7 @@ const WORKER_PROVIDERS = [
   ProcessRunner,
   ProcessWorker,
   WorkerAnnouncer,
+  WorkspaceSweep,
 ];
 
 @Module({})
@@ -44,9 +55,11 @@ export class ProcessesModule {
   static for({ runsProcesses, servesApi }: ServerConfig): DynamicModule {
     return {
       module: ProcessesModule,
-      imports: [QueueModule.forRoot(), BullModule.registerQueue({ name: PROCESSES_QUEUE })],
+      imports: [SessionsModule, QueueModule.forRoot(), BullModule.registerQueue({ name: PROCESSES_QUEUE })],
       controllers: servesApi ? [ProcessesController] : [],
       providers: [
+        FairOrderKeeper,
+        FairOrderRepository,
         LeaseReconciler,
         ProcessChannel,
         ProcessClaimsRepository,
@@ -56,12 +69,24 @@ export class ProcessesModule {
         ProcessesService,
         ProcessFollower,
         ProcessLogRepository,
+        ProcessRetentionRepository,
         ProcessStatisticsRepository,
+        ProcessSubmissionsRepository,
+        ProcessSubmissionsService,
+        QueueForecastService,
+        QueuePlacesRepository,
+        RetentionSweep,
         OperationsService,
         WorkerDirectory,
         ...(runsProcesses ? WORKER_PROVIDERS : []),
       ],
-      exports: [OperationsService, ProcessesService, ...(runsProcesses ? [ProcessDrain] : [])],
+      exports: [
+        OperationsService,
+        ProcessesService,
+        ProcessSubmissionsService,
+        QueueForecastService,
+        ...(runsProcesses ? [ProcessDrain] : []),
+      ],
     };
   }
 }

@@ -2,12 +2,23 @@ import { InjectQueue } from '@nestjs/bull';
 import { Injectable, Logger } from '@nestjs/common';
 import type { JobOptions, Queue } from 'bull';
 import { z } from 'zod';
+import { AppError } from '../platform/errors/app-error.js';
+import { inTime } from '../platform/timing/or-late.js';
 
 export const PROCESSES_QUEUE = 'processes';
 
 /** A wake-up: a process waits for a slot. Which one the slot takes is the database's say. */
 export const ProcessJobSchema = z.object({ processId: z.uuid() });
 export type ProcessJob = z.output<typeof ProcessJobSchema>;
+
+/** Bull would wait for Redis for ever. */
+const ANSWER_TIMEOUT_MS = 1_000;
+
+export interface WakeUps {
+  waiting: number;
+  active: number;
+  delayed: number;
+}
 
 interface WaitingProcess {
   id: string;
@@ -54,6 +65,37 @@ export class ProcessesQueue {
     } finally {
       this.isSweeping = false;
     }
+  }
+
+  /** Null while Redis does not answer. */
+  async isPaused(): Promise<boolean | null> {
+    return inTime(this.queue.isPaused(), ANSWER_TIMEOUT_MS).catch(() => null);
+  }
+
+  /** Null while Redis does not answer. */
+  async countWakeUps(): Promise<WakeUps | null> {
+    const counting = this.queue.getJobCounts();
+    const counts = await inTime(counting, ANSWER_TIMEOUT_MS).catch(() => null);
+    // What a paused queue holds back waits as well: Bull's types do not know the count.
+    const { paused = 0 } = (counts ?? {}) as { paused?: number };
+    return counts && { waiting: counts.waiting + paused, active: counts.active, delayed: counts.delayed };
+  }
+
+  /** On every server: no slot is woken any more, what runs goes on. @throws AppError `unavailable` */
+  async pause(): Promise<void> {
+    this.requireRedis();
+    await inTime(this.queue.pause(), ANSWER_TIMEOUT_MS);
+  }
+
+  /** @throws AppError `unavailable` */
+  async resume(): Promise<void> {
+    this.requireRedis();
+    await inTime(this.queue.resume(), ANSWER_TIMEOUT_MS);
+  }
+
+  // A command would be kept, and carried out some time after it was answered with an error.
+  private requireRedis(): void {
+    if (this.queue.client.status !== 'ready') throw new AppError('unavailable', 'Redis does not answer.');
   }
 
   private async add(

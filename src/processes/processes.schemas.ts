@@ -29,7 +29,7 @@ const plannedValue = (value: string) => ({
 });
 
 /** Fields of the contract that a later version brings. Until then they are refused by name. */
-const PLANNED_FIELDS = ['sessionId', 'forkSession', 'maxBudgetUsd', 'outputSchema', 'idempotencyKey'];
+const PLANNED_FIELDS = ['sessionId', 'forkSession', 'maxBudgetUsd', 'outputSchema'];
 
 /** The failures after which a caller may let a process run again. */
 const RetryableCodeSchema = z
@@ -188,11 +188,15 @@ const summaryFields = {
   cancelRequestedAt: timestamp.nullable(),
   retryAt: timestamp.nullable().meta({ description: 'It waits until then before it runs again' }),
   contentDeletedAt: timestamp.nullable().meta({
-    description: 'Its prompt, result and log were deleted then; ids, times, status and cost are left',
+    description:
+      'Its prompt, result, metadata and log were deleted then; ids, times, status, error, usage and cost are left',
   }),
   queueWaitMs: milliseconds('From createdAt to startedAt'),
   timeToFirstTokenMs: milliseconds('From createdAt to the first text'),
   durationMs: milliseconds('From startedAt to finishedAt'),
+  firstSeq: z
+    .int()
+    .meta({ description: 'The lowest seq that is left of its log; what came before has been pruned' }),
   lastSeq: z.int().meta({ description: 'The highest seq of its log' }),
   cliVersion: z.string().nullable(),
   links: LinksSchema,

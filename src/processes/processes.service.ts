@@ -1,6 +1,4 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { v7 as uuid } from 'uuid';
-import { SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
 import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
@@ -13,12 +11,12 @@ import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLogRepository } from './process-log.repository.js';
 import type { EventsQuery, ListProcessesQuery } from './process-queries.schemas.js';
+import { ProcessRetentionRepository } from './process-retention.repository.js';
 import { toProcess, toSummary } from './process-view.js';
-import { ProcessesQueue } from './processes.queue.js';
 import { ProcessesRepository } from './processes.repository.js';
-import { type ExecuteRequest, isEnded, type Process, type ProcessPage } from './processes.schemas.js';
+import { isEnded, type Process, type ProcessPage } from './processes.schemas.js';
+import { QueuePlacesRepository } from './queue-places.repository.js';
 
-const PREVIEW_CHARACTERS = 200;
 const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 
 export interface Wait {
@@ -27,7 +25,7 @@ export interface Wait {
   clientGone: AbortSignal;
 }
 
-/** Submits, finds, cancels and reads processes, for those they belong to. */
+/** Finds, cancels and reads processes, for those they belong to. */
 @Injectable()
 export class ProcessesService {
   constructor(
@@ -36,46 +34,30 @@ export class ProcessesService {
     private readonly processes: ProcessesRepository,
     private readonly log: ProcessLogRepository,
     private readonly endings: ProcessEndingsRepository,
-    private readonly queue: ProcessesQueue,
+    private readonly retention: ProcessRetentionRepository,
+    private readonly places: QueuePlacesRepository,
     private readonly channel: ProcessChannel,
     private readonly follower: ProcessFollower,
   ) {}
-
-  /** Resolves once the process is durable. */
-  async submit(caller: Caller, request: ExecuteRequest): Promise<Process> {
-    const { prompt, metadata, priority, retry, queueTimeoutMs, ...rest } = request;
-    requireOfferedTools(request);
-    const { row, queuePosition } = await this.processes.create({
-      id: uuid(),
-      userId: caller.userId,
-      sessionId: uuid(),
-      prompt,
-      promptPreview: previewOf(prompt),
-      request: rest,
-      metadata,
-      priority,
-      maxAttempts: retry?.maxAttempts ?? 1,
-      retryOn: retry?.on ?? [],
-      queueTimeoutMs: queueTimeoutMs ?? null,
-      demo: this.config.demo,
-    });
-    void this.queue.dispatch([row]);
-    return toProcess(row, queuePosition);
-  }
 
   /** @throws AppError `process_not_found`, also for what is another's */
   async find(caller: Caller, id: string): Promise<Process> {
     const row = await this.processes.findOwned(ownerFor(caller), id);
     if (!row) throw new AppError('process_not_found', `There is no process ${id}.`);
-    const position = row.status === 'pending' ? (await this.processes.queuePositions([id])).get(id) : null;
-    return toProcess(row, position ?? null);
+    const places = await this.places.find(row.status === 'pending' ? [id] : []);
+    return toProcess(row, places.get(id)?.position ?? null);
   }
 
-  /** The process, whose log must have come to the seq that the caller means to go on from. @throws AppError `cursor_invalid` */
-  async findAt(caller: Caller, id: string, after = 0): Promise<Process> {
+  /**
+   * The process, whose log must have what comes after the seq that the caller means to go on from.
+   * @throws AppError `cursor_invalid`, `events_pruned`
+   */
+  async findAt(caller: Caller, id: string, after: number | undefined): Promise<Process> {
     const process = await this.find(caller, id);
+    if (after === undefined) return process;
     if (after > process.lastSeq)
       throw new AppError('cursor_invalid', `The log has come to ${process.lastSeq}, not to ${after}.`);
+    if (after < process.firstSeq - 1) throw eventsPruned(process.firstSeq);
     return process;
   }
 
@@ -95,10 +77,9 @@ export class ProcessesService {
       cursor === undefined ? null : decodeCursor(cursor),
       limit + 1,
     );
-    const positions = await this.queuePositions(
-      rows.filter((row) => row.status === 'pending').map(({ id }) => id),
-    );
-    return toPage(rows, limit, (row) => toSummary(row, positions.get(row.id) ?? null));
+    const pending = rows.filter((row) => row.status === 'pending');
+    const places = await this.places.find(pending.map(({ id }) => id));
+    return toPage(rows, limit, (row) => toSummary(row, places.get(row.id)?.position ?? null));
   }
 
   /** Cancels what waits at once; asks the worker of what runs. What has ended stays as it is. */
@@ -111,6 +92,17 @@ export class ProcessesService {
     return this.find(caller, id);
   }
 
+  /**
+   * Deletes what the caller wrote and what came of it, for good. What is left says that the process was.
+   * @throws AppError `process_not_ended`
+   */
+  async deleteContent(caller: Caller, id: string): Promise<Process> {
+    await this.find(caller, id);
+    const left = await this.retention.deleteContent(id);
+    if (left) return toProcess(left, null);
+    throw new AppError('process_not_ended', 'Cancel the process, or wait for its end.');
+  }
+
   /** A page of the log. */
   async readEvents(
     caller: Caller,
@@ -119,6 +111,7 @@ export class ProcessesService {
   ): Promise<ProcessEventPage> {
     const process = await this.findAt(caller, id, after);
     const events = await this.log.read(id, after, { limit, maxBytes: MAX_PAGE_BYTES });
+    requireNoGap(events[0], after);
     const last = events.at(-1)?.seq ?? after;
     const isAtEnd = isEnded(process) && last >= process.lastSeq;
     return {
@@ -137,7 +130,7 @@ export class ProcessesService {
   ): Promise<AsyncGenerator<ProcessEvent, void, undefined>> {
     const process = await this.findAt(caller, id, after);
     if (isEnded(process) && after === process.lastSeq) return nothing();
-    const events = this.follower.follow(id, after, signal);
+    const events = withoutGap(this.follower.follow(id, after, signal), after);
     return include === 'raw' ? events : withoutLines(events);
   }
 
@@ -156,36 +149,31 @@ export class ProcessesService {
     const process = await this.find(caller, id);
     return wait.waitMs === 0 ? process : this.waitForEnd(caller, process, wait);
   }
-
-  /** The places in the queue of those of these that wait. */
-  queuePositions(ids: string[]): Promise<Map<string, number>> {
-    return this.processes.queuePositions(ids);
-  }
 }
 
 /** Whose processes the caller may see: null for everybody's. */
 const ownerFor = (caller: Caller) => (caller.isAdministrator ? null : caller.userId);
 
-function requireOfferedTools({ tools = [], allowedTools = [], disallowedTools = [] }: ExecuteRequest): void {
-  for (const [field, names] of Object.entries({ tools, allowedTools, disallowedTools })) {
-    const index = names.findIndex((name) => !(SUPPORTED_TOOLS as readonly string[]).includes(name));
-    if (index < 0) continue;
-    const detail = `this server offers ${SUPPORTED_TOOLS.join(', ')}`;
-    const errors = [{ pointer: `/${field}/${index}`, code: 'tool_not_allowed', detail }];
-    throw new AppError('tool_not_allowed', `There is no tool ${names[index] ?? ''}: ${detail}.`, { errors });
-  }
-}
-
-// Whole characters: a cut pair of surrogates is no text.
-const previewOf = (prompt: string) =>
-  Array.from(prompt.slice(0, 2 * PREVIEW_CHARACTERS))
-    .slice(0, PREVIEW_CHARACTERS)
-    .join('')
-    .toWellFormed();
-
 /** Without its line a raw event still takes its place: the numbers that a reader sees have no gap. */
 const withoutLine = (event: ProcessEvent): ProcessEvent =>
   event.type === 'raw' ? { ...event, line: null } : event;
+
+const eventsPruned = (firstSeq: number) =>
+  new AppError('events_pruned', `The first event that is left of the log is ${firstSeq}.`);
+
+/** What was pruned while it was being read leaves a reader with a jump. @throws AppError `events_pruned` */
+function requireNoGap(next: ProcessEvent | undefined, after: number): void {
+  if (next && next.seq > after + 1) throw eventsPruned(next.seq);
+}
+
+async function* withoutGap(events: AsyncGenerator<ProcessEvent, void, undefined>, after: number) {
+  let last = after;
+  for await (const event of events) {
+    requireNoGap(event, last);
+    last = event.seq;
+    yield event;
+  }
+}
 
 async function* nothing(): AsyncGenerator<never, void, undefined> {
   // The log has ended, and its reader has it all.

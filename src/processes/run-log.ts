@@ -73,6 +73,20 @@ export class RunLog {
     return this.isAtEnd;
   }
 
+  /**
+   * Notes that the run begins to act, before it does: a run that has asked the model and is lost must not pass for one that
+   * never started.
+   * @throws Error when it must not begin: it is lost, or a cancel was asked for
+   */
+  async begin(): Promise<void> {
+    const { run, log, onCancelRequested } = this.options;
+    const begun = await this.insist(() => log.begin(run));
+    if (!begun) this.lose();
+    else if (begun.cancelRequested) onCancelRequested();
+    else return;
+    throw this.loss ?? new Error('A cancel was asked for.');
+  }
+
   /** Resolves when more may come. @throws RunLost @throws Error once, when the log could not be written */
   async append(event: NewProcessEvent, facts: RunFacts = {}): Promise<void> {
     this.throwIfBroken();
@@ -101,7 +115,19 @@ export class RunLog {
     this.throwIfBroken();
     this.releaseHalfPair();
     const { events } = this.take() ?? { events: [] };
-    const concluded = await this.insist(events, judge);
+    const { run, endings } = this.options;
+    let answerLost = false;
+    const concluded = await this.insist(async () => {
+      try {
+        return (
+          (await endings.conclude(run, events, judge)) ?? (answerLost ? await this.readConclusion() : null)
+        );
+      } catch (error) {
+        answerLost = true;
+        throw error;
+      }
+    });
+    if (!concluded) throw new RunLost();
     this.isAtEnd = true;
     this.options.onCommitted(concluded.events);
     return concluded;
@@ -164,18 +190,13 @@ export class RunLog {
   }
 
   /** Tries again while the database is away, for as long as the run may still be ours. */
-  private async insist(events: NewProcessEvent[], judge: (run: RunHistory) => Verdict): Promise<Concluded> {
-    const { run, endings } = this.options;
-    for (let answerLost = false; ;) {
+  private async insist<T>(write: () => Promise<T>): Promise<T> {
+    for (;;) {
       if (this.loss) throw this.loss;
       try {
-        const concluded = await this.unlessLost(endings.conclude(run, events, judge));
-        if (concluded) return concluded;
-        if (answerLost) return await this.readConclusion();
-        throw new RunLost();
+        return await this.unlessLost(write());
       } catch (error) {
         if (!isTransient(error)) throw error;
-        answerLost = true;
         await sleep(STORE_RETRY_MS);
       }
     }

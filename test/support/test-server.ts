@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../../libs/messages-api/index.js';
-import { readConfig, requireStores } from '../../src/platform/config/config.js';
+import { readConfig, requireStores, type ServerConfig } from '../../src/platform/config/config.js';
 import { type RunningServer, startServer } from '../../src/server.js';
 import { ApiClient } from './api-client.js';
 import { createStores, type TestStores } from './stores.js';
@@ -21,6 +21,11 @@ export interface TestServer {
   stop: () => Promise<void>;
 }
 
+/** Another API server on the stores of the first. */
+export function startBeside({ stores, dataDirectory }: TestServer): Promise<RunningServer> {
+  return startServer(configOf(stores, dataDirectory, { ROLE: 'api' }));
+}
+
 export const ADMIN_PASSWORD = 'a password for tests';
 
 type Settings = NodeJS.ProcessEnv | ((stores: TestStores) => Promise<NodeJS.ProcessEnv>);
@@ -31,22 +36,14 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
   const environment = typeof settings === 'function' ? await settings(stores) : settings;
   const messages = await startMessagesApi();
   const dataDirectory = await mkdtemp(join(tmpdir(), 'claude-runner-test-'));
-  const config = requireStores(
-    readConfig({
-      NODE_ENV: 'test',
-      PORT: '0',
-      LOG_LEVEL: 'silent',
-      DATA_DIR: dataDirectory,
-      DATABASE_URL: stores.databaseUrl,
-      REDIS_URL: stores.redisUrl,
-      ADMIN_PASSWORD,
-      ANTHROPIC_API_KEY: 'sk-ant-test',
-      ANTHROPIC_BASE_URL: messages.url,
-      CLAUDE_API_MAX_RETRIES: '1',
-      SHUTDOWN_GRACE_MS: '1',
-      ...environment,
-    }),
-  );
+  const config = configOf(stores, dataDirectory, {
+    ADMIN_PASSWORD,
+    ANTHROPIC_API_KEY: 'sk-ant-test',
+    ANTHROPIC_BASE_URL: messages.url,
+    CLAUDE_API_MAX_RETRIES: '1',
+    SHUTDOWN_GRACE_MS: '1',
+    ...environment,
+  });
   const server = await startServer(config);
   const key = (await readFile(join(dataDirectory, 'api-key'), 'utf8')).trim();
   const administrator = await ApiClient.login(server.url, config.ADMIN_EMAIL, ADMIN_PASSWORD);
@@ -66,4 +63,22 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
       await rm(dataDirectory, { recursive: true, force: true });
     },
   };
+}
+
+function configOf(
+  { databaseUrl, redisUrl }: TestStores,
+  dataDirectory: string,
+  environment: NodeJS.ProcessEnv,
+): ServerConfig {
+  return requireStores(
+    readConfig({
+      NODE_ENV: 'test',
+      PORT: '0',
+      LOG_LEVEL: 'silent',
+      DATA_DIR: dataDirectory,
+      DATABASE_URL: databaseUrl,
+      REDIS_URL: redisUrl,
+      ...environment,
+    }),
+  );
 }

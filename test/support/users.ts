@@ -16,3 +16,9 @@ export async function signInAsNewUser({ stores, url }: TestServer): Promise<ApiC
   ]);
   return ApiClient.login(url, email, PASSWORD);
 }
+
+/** Whose access token it is. */
+export function userIdOf({ token }: ApiClient): string {
+  const [, claims = ''] = (token ?? '').split('.');
+  return (JSON.parse(Buffer.from(claims, 'base64url').toString()) as { sub: string }).sub;
+}

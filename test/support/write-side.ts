@@ -9,14 +9,18 @@ import { ProcessEndingsRepository } from '../../src/processes/process-endings.re
 import type { ProcessEvent } from '../../src/processes/process-events.schemas.js';
 import { ProcessLogRepository, type Run } from '../../src/processes/process-log.repository.js';
 import type { ClaimedProcess } from '../../src/processes/process-runner.js';
-import { type NewProcess, ProcessesRepository } from '../../src/processes/processes.repository.js';
+import {
+  type NewProcess,
+  ProcessSubmissionsRepository,
+} from '../../src/processes/process-submissions.repository.js';
 import { createStores, type TestStores } from './stores.js';
 
 export const LEASE_MS = 15_000;
+export const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
 
 /** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
 export class WriteSide {
-  readonly processes: ProcessesRepository;
+  readonly submissions: ProcessSubmissionsRepository;
   readonly claims: ProcessClaimsRepository;
   readonly log: ProcessLogRepository;
   readonly endings: ProcessEndingsRepository;
@@ -27,7 +31,7 @@ export class WriteSide {
     readonly prisma: PrismaService,
     readonly userId: string,
   ) {
-    this.processes = new ProcessesRepository(prisma);
+    this.submissions = new ProcessSubmissionsRepository(prisma);
     this.claims = new ProcessClaimsRepository(prisma);
     this.log = new ProcessLogRepository(prisma);
     this.endings = new ProcessEndingsRepository(prisma);
@@ -62,7 +66,7 @@ export class WriteSide {
   /** @returns the id of a process that waits */
   async submit(options: Partial<NewProcess> = {}): Promise<string> {
     const id = uuid();
-    await this.processes.create({
+    const process: NewProcess = {
       id,
       userId: this.userId,
       sessionId: uuid(),
@@ -76,7 +80,8 @@ export class WriteSide {
       queueTimeoutMs: null,
       demo: false,
       ...options,
-    });
+    };
+    await this.submissions.submit({ process, named: null, limits: NO_LIMITS });
     return id;
   }
 

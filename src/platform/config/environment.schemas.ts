@@ -3,6 +3,13 @@ import { z } from 'zod';
 const milliseconds = (fallback: number, max: number) =>
   z.coerce.number('must be a number of milliseconds').int('must be whole').min(1).max(max).default(fallback);
 
+const count = (fallback: number, max: number) =>
+  z.coerce.number('must be a number').int('must be whole').min(1).max(max).default(fallback);
+
+/** 0 is never. */
+const days = (fallback: number) =>
+  z.coerce.number('must be a number of days').int('must be whole').min(0).max(36_500).default(fallback);
+
 const flag = (fallback: boolean) =>
   z
     .enum(['true', 'false'], 'must be true or false')
@@ -74,8 +81,15 @@ export const EnvironmentSchema = z.object({
     .default(10),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
-  WORKER_CONCURRENCY: z.coerce.number('must be a number').int('must be whole').min(1).max(256).default(2),
+  WORKER_CONCURRENCY: count(2, 256),
   SHUTDOWN_GRACE_MS: milliseconds(30_000, DAY_MS),
+
+  QUEUE_MAX_PENDING: count(10_000, 1_000_000),
+  QUEUE_MAX_PENDING_PER_USER: count(1_000, 1_000_000),
+  EVENT_RETENTION_DAYS: days(30),
+  PROCESS_RETENTION_DAYS: days(90),
+  SESSION_RETENTION_DAYS: days(90),
+  RETENTION_INTERVAL_MS: milliseconds(10 * 60 * 1000, DAY_MS),
 
   LEASE_TTL_MS: milliseconds(15_000, HOUR_MS),
   LEASE_HEARTBEAT_MS: milliseconds(5_000, HOUR_MS),

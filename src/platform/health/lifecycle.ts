@@ -9,8 +9,7 @@ export class Lifecycle {
   private readonly hurrying = new AbortController();
 
   constructor() {
-    // Every open stream and every wait listens.
-    setMaxListeners(0, this.draining.signal);
+    setMaxListeners(0, this.drainSignal); // every stream and every wait listens
   }
 
   /** Aborted when the server begins to shut down: streams and waits end, and callers come again elsewhere. */

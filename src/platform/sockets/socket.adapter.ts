@@ -10,8 +10,12 @@ import { MAX_BODY_BYTES } from '../http/limits.js';
 /** How long a connection may take to say which namespace it wants. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** Finds the caller behind the token of a handshake. @throws AppError */
-export type AuthenticateSocket = (token: string) => Promise<Caller>;
+export interface SocketAccess {
+  /** Finds the caller behind the token of a handshake. @throws AppError */
+  authenticate: (token: string) => Promise<Caller>;
+  /** Calls `end` once the credentials of the caller have ended. @returns how to let go */
+  hold: (caller: Caller, end: () => void) => () => void;
+}
 
 /** Socket.IO on the HTTP server. Nobody connects without valid credentials; the connection ends with them. */
 export class SocketAdapter extends IoAdapter {
@@ -21,7 +25,7 @@ export class SocketAdapter extends IoAdapter {
 
   constructor(
     app: INestApplicationContext,
-    private readonly authenticate: AuthenticateSocket,
+    private readonly access: SocketAccess,
   ) {
     super(app);
   }
@@ -55,9 +59,16 @@ export class SocketAdapter extends IoAdapter {
     const token: unknown = socket.handshake.auth.token;
     if (typeof token !== 'string' || token === '')
       throw new AppError('unauthenticated', 'Connect with auth: { token }, an access token or an API key.');
-    const caller = await this.authenticate(token);
+    const caller = await this.access.authenticate(token);
     (socket.data as WithCaller).caller = caller;
-    if (caller.expiresAt !== null) disconnectAt(socket, caller.expiresAt);
+    this.closeWithCredentials(socket, caller);
+  }
+
+  /** The client comes again, is told why it may not, or has fresh credentials by then. */
+  private closeWithCredentials({ conn }: Socket, caller: Caller): void {
+    const release = this.access.hold(caller, () => conn.close(true));
+    if (conn.readyState === 'closed') release();
+    else conn.once('close', release);
   }
 
   /** Socket.IO hands its `data` to the client's `connect_error`. */
@@ -71,13 +82,3 @@ export class SocketAdapter extends IoAdapter {
 }
 
 type Decide = (error: string | null, isAllowed: boolean) => void;
-
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
-function disconnectAt(socket: Socket, time: number): void {
-  const timer = setTimeout(
-    () => socket.disconnect(true),
-    Math.min(Math.max(time - Date.now(), 0), MAX_TIMER_MS),
-  );
-  socket.once('disconnect', () => clearTimeout(timer));
-}

@@ -1,0 +1,114 @@
+import { Injectable } from '@nestjs/common';
+import { Prisma } from '../generated/prisma/client.js';
+import { PrismaService } from '../platform/prisma/prisma.service.js';
+
+// docs/adr/0009-callers-take-turns.md: a rank is the number of a round and, within it, the place of the caller. Both numbers are written into ranks.
+const TURN = 2 ** 24;
+// Odd, and near TURN / the golden ratio: gives each user a place of their own in the round, and spreads new users over it.
+const SPREAD = 10_368_889;
+const turn = Prisma.raw(String(TURN));
+
+/** A server that is cut off in the middle keeps the lock for so long. */
+const SILENCE = '10s';
+
+/** Of those that may be claimed, and those that only wait for their session. */
+export const WAITS = Prisma.sql`status = 'pending' AND (retry_at IS NULL OR retry_at <= now())`;
+
+/** The rank of a user's next turn: the first at their place in the round that the queue has not come to. */
+const NEXT_TURN = Prisma.sql`(clock.virtual_time + 1 + (
+  (share.number::bigint * ${Prisma.raw(String(SPREAD))} - clock.virtual_time - 1) % ${turn} + ${turn}) % ${turn})`;
+
+/** The rank that a user's first should have. What was overtaken while it could not run is one turn ahead, and no more. */
+const FIRST_TURN = Prisma.sql`(${NEXT_TURN} - CASE WHEN waiting.lowest <= clock.virtual_time THEN ${turn} ELSE 0 END)`;
+
+/** Whether the ranks of a user's processes are not the turns that follow each other from the first. */
+const HAS_GAPS = Prisma.sql`(waiting.lowest <> ${FIRST_TURN} OR waiting.highest <> ${FIRST_TURN} + (waiting.count - 1) * ${turn})`;
+
+export interface NextPlace {
+  fairRank: bigint;
+  /** The ranks of the user's processes are to be given out anew, once this one has its own. */
+  isOutOfOrder: boolean;
+}
+
+/**
+ * The order in which pending processes are claimed: by `fair_rank`, which is written at submit, so that a claim is a look-up.
+ * Callers take turns, always in the same order; `priority` and age say which of a caller's own comes first.
+ */
+@Injectable()
+export class FairOrderRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  /** Users whose cancelled processes have left gaps among their ranks, or whose processes are back after the queue has gone on. */
+  async findOutOfOrder(limit: number): Promise<string[]> {
+    const rows = await this.prisma.$queryRaw<{ userId: string }[]>`
+      SELECT share.user_id AS "userId"
+      FROM queue_clock clock, queue_shares share JOIN (
+        SELECT user_id, min(fair_rank) AS lowest, max(fair_rank) AS highest, count(*) AS count
+        FROM processes WHERE ${WAITS} GROUP BY user_id
+      ) waiting USING (user_id)
+      WHERE ${HAS_GAPS} LIMIT ${limit}`;
+    return rows.map(({ userId }) => userId);
+  }
+
+  async putInOrder(userId: string): Promise<void> {
+    await this.prisma.$transaction(async (transaction) => {
+      await lockShare(transaction, userId);
+      await giveOutTurns(transaction, userId);
+    });
+  }
+}
+
+/** From here on nobody else gives ranks to the user's processes, until the transaction ends. */
+export async function lockShare(transaction: Prisma.TransactionClient, userId: string): Promise<void> {
+  // Without `ON CONFLICT DO UPDATE`, which would take a number of the sequence each time.
+  const lock = () => transaction.$queryRaw<unknown[]>`
+    SELECT set_config('idle_in_transaction_session_timeout', ${SILENCE}, true)
+    FROM queue_shares WHERE user_id = ${userId}::uuid FOR UPDATE`;
+  if ((await lock()).length > 0) return;
+  await transaction.$executeRaw`
+    INSERT INTO queue_shares (user_id) VALUES (${userId}::uuid) ON CONFLICT DO NOTHING`;
+  await lock();
+}
+
+/** Behind all that the user has waiting, before the order by priority is looked at. Needs the lock of the share. */
+export async function findNextPlace(
+  transaction: Prisma.TransactionClient,
+  { userId, priority }: { userId: string; priority: number },
+): Promise<NextPlace> {
+  const [place] = await transaction.$queryRaw<NextPlace[]>`
+    SELECT ${FIRST_TURN} + waiting.count * ${turn} AS "fairRank",
+      coalesce(waiting.has_lower OR ${HAS_GAPS}, false) AS "isOutOfOrder"
+    FROM queue_clock clock, queue_shares share, (
+      SELECT min(fair_rank) AS lowest, max(fair_rank) AS highest, count(*) AS count, bool_or(priority < ${priority}) AS has_lower
+      FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
+    ) waiting
+    WHERE share.user_id = ${userId}::uuid`;
+  if (!place) throw new Error('The table queue_clock has lost its row.');
+  return place;
+}
+
+/**
+ * Gives the turns of a user to what they have waiting, by priority and age. Rows that somebody else has locked are left with
+ * their turns: most likely they are being claimed or cancelled. Needs the lock of the share.
+ */
+export async function giveOutTurns(transaction: Prisma.TransactionClient, userId: string): Promise<void> {
+  await transaction.$executeRaw`
+    WITH visible AS MATERIALIZED (
+      SELECT id, fair_rank FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
+    ), locked AS MATERIALIZED (
+      SELECT id, priority, created_at FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
+      ORDER BY id FOR UPDATE SKIP LOCKED
+    ), turns AS (
+      SELECT ${FIRST_TURN} + number * ${turn} AS fair_rank
+      FROM queue_clock clock, queue_shares share, (SELECT min(fair_rank) AS lowest, count(*) AS count FROM visible) waiting,
+        generate_series(0, waiting.count - 1) number
+      WHERE share.user_id = ${userId}::uuid
+    ), free AS (
+      SELECT fair_rank, row_number() OVER (ORDER BY fair_rank) AS place FROM turns
+      WHERE fair_rank NOT IN (SELECT fair_rank FROM visible WHERE id NOT IN (SELECT id FROM locked))
+    ), ordered AS (
+      SELECT id, row_number() OVER (ORDER BY priority DESC, created_at, id) AS place FROM locked
+    )
+    UPDATE processes SET fair_rank = free.fair_rank FROM ordered JOIN free USING (place)
+    WHERE processes.id = ordered.id AND processes.fair_rank <> free.fair_rank`;
+}

@@ -1,0 +1,127 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { v7 as uuid } from 'uuid';
+import { SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
+import type { Caller } from '../platform/access/caller.js';
+import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { AppError } from '../platform/errors/app-error.js';
+import {
+  type NamedRequest,
+  type NewProcess,
+  ProcessSubmissionsRepository,
+  type Submitted,
+} from './process-submissions.repository.js';
+import { toProcess } from './process-view.js';
+import { ProcessesQueue } from './processes.queue.js';
+import type { ExecuteRequest, Process } from './processes.schemas.js';
+import { ProcessesService } from './processes.service.js';
+import { QueueForecastService } from './queue-forecast.service.js';
+import { hashOf } from './request-hash.js';
+
+const KEY_KEPT_MS = 24 * 60 * 60 * 1000;
+const PREVIEW_CHARACTERS = 200;
+/** When a place in the queue may be free again, where nothing tells. */
+const RETRY_AFTER_MS = 10_000;
+const MIN_RETRY_AFTER_MS = 1_000;
+const MAX_RETRY_AFTER_MS = 5 * 60 * 1000;
+
+export interface Submission {
+  process: Process;
+  /** The request had been sent before, and this is the process that it made then. */
+  isReplayed: boolean;
+}
+
+/** Takes processes in. */
+@Injectable()
+export class ProcessSubmissionsService {
+  constructor(
+    @Inject(CONFIG) private readonly config: ServerConfig,
+    private readonly submissions: ProcessSubmissionsRepository,
+    private readonly processes: ProcessesService,
+    private readonly queue: ProcessesQueue,
+    private readonly forecast: QueueForecastService,
+  ) {}
+
+  /**
+   * Resolves once the process is durable.
+   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`
+   */
+  async submit(caller: Caller, request: ExecuteRequest, key: string | null): Promise<Submission> {
+    requireOfferedTools(request);
+    const named = key === null ? null : { key, requestHash: hashOf(request), keptMs: KEY_KEPT_MS };
+    const submitted = await this.take(caller, request, named);
+    switch (submitted.kind) {
+      case 'created':
+        void this.queue.dispatch([submitted.row]);
+        return { process: toProcess(submitted.row, submitted.queuePosition), isReplayed: false };
+      case 'joined':
+        return { process: await this.processes.find(caller, submitted.processId), isReplayed: true };
+      case 'key_reused':
+        throw new AppError('idempotency_key_reused', `The key ${key ?? ''} stands for another request.`);
+      case 'full':
+        throw await this.queueFull(caller, submitted.of);
+    }
+  }
+
+  private async take(
+    caller: Caller,
+    request: ExecuteRequest,
+    named: NamedRequest | null,
+  ): Promise<Submitted> {
+    const joined = named && (await this.submissions.findNamed(caller.userId, named));
+    if (joined) return joined;
+    const { QUEUE_MAX_PENDING: maxPending, QUEUE_MAX_PENDING_PER_USER: maxPendingPerUser } = this.config;
+    return this.submissions.submit({
+      process: this.toNewProcess(caller, request),
+      named,
+      limits: { maxPending, maxPendingPerUser },
+    });
+  }
+
+  private toNewProcess({ userId }: Caller, request: ExecuteRequest): NewProcess {
+    const { prompt, metadata, priority, retry, queueTimeoutMs = null, ...rest } = request;
+    return {
+      id: uuid(),
+      userId,
+      sessionId: uuid(),
+      prompt,
+      promptPreview: previewOf(prompt),
+      request: rest,
+      metadata,
+      priority,
+      maxAttempts: retry?.maxAttempts ?? 1,
+      retryOn: retry?.on ?? [],
+      queueTimeoutMs,
+      demo: this.config.demo,
+    };
+  }
+
+  private async queueFull({ userId }: Caller, of: 'user' | 'all'): Promise<AppError> {
+    const untilNextMs = await this.forecast.msUntilNextStart(of === 'user' ? userId : null);
+    const retryAfterMs = Math.min(
+      Math.max(untilNextMs ?? RETRY_AFTER_MS, MIN_RETRY_AFTER_MS),
+      MAX_RETRY_AFTER_MS,
+    );
+    const detail =
+      of === 'user'
+        ? `You have ${this.config.QUEUE_MAX_PENDING_PER_USER} processes waiting; more are not taken.`
+        : `${this.config.QUEUE_MAX_PENDING} processes wait; more are not taken.`;
+    return new AppError('queue_full', detail, { retryAfterMs });
+  }
+}
+
+function requireOfferedTools({ tools = [], allowedTools = [], disallowedTools = [] }: ExecuteRequest): void {
+  for (const [field, names] of Object.entries({ tools, allowedTools, disallowedTools })) {
+    const index = names.findIndex((name) => !(SUPPORTED_TOOLS as readonly string[]).includes(name));
+    if (index < 0) continue;
+    const detail = `this server offers ${SUPPORTED_TOOLS.join(', ')}`;
+    const errors = [{ pointer: `/${field}/${index}`, code: 'tool_not_allowed', detail }];
+    throw new AppError('tool_not_allowed', `There is no tool ${names[index] ?? ''}: ${detail}.`, { errors });
+  }
+}
+
+// Whole characters: a cut pair of surrogates is no text.
+const previewOf = (prompt: string) =>
+  Array.from(prompt.slice(0, 2 * PREVIEW_CHARACTERS))
+    .slice(0, PREVIEW_CHARACTERS)
+    .join('')
+    .toWellFormed();

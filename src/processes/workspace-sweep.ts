@@ -1,0 +1,51 @@
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+} from '@nestjs/common';
+import type { ClaudeEngine } from '../../libs/claude-engine/index.js';
+import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { every } from '../platform/timing/every.js';
+import { ENGINE } from './engine.provider.js';
+import { ProcessRetentionRepository } from './process-retention.repository.js';
+
+const BATCH = 500;
+/** A folder may be made before its session is to be seen: it has this long. */
+const GRACE_MS = 60 * 60 * 1000;
+
+/** Removes, on each worker, the workspaces of sessions that are no more. */
+@Injectable()
+export class WorkspaceSweep implements OnApplicationBootstrap, OnApplicationShutdown {
+  private readonly logger = new Logger(WorkspaceSweep.name);
+  private repeated: ReturnType<typeof every> | null = null;
+
+  constructor(
+    @Inject(CONFIG) private readonly config: ServerConfig,
+    @Inject(ENGINE) private readonly engine: ClaudeEngine,
+    private readonly retention: ProcessRetentionRepository,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    this.repeated = every(
+      this.config.RETENTION_INTERVAL_MS,
+      () => this.sweep(),
+      (err) => this.logger.warn({ err }, 'The workspaces could not be swept; the next sweep tries again.'),
+    );
+  }
+
+  onApplicationShutdown(): void {
+    this.repeated?.stop();
+  }
+
+  private async sweep(): Promise<void> {
+    const workspaces = await this.engine.listWorkspaces();
+    const settled = workspaces.filter(({ changedAt }) => changedAt.getTime() < Date.now() - GRACE_MS);
+    for (let start = 0; start < settled.length; start += BATCH) {
+      const keys = settled.slice(start, start + BATCH).map(({ key }) => key);
+      for (const key of await this.retention.findUnusedWorkspaces(keys))
+        await this.engine.removeWorkspace(key);
+    }
+  }
+}

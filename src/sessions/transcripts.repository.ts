@@ -1,0 +1,76 @@
+import { Injectable } from '@nestjs/common';
+import { PrismaService } from '../platform/prisma/prisma.service.js';
+
+/** The right to add to a transcript: its session's running process, by the fence of its claim. */
+export interface TranscriptWriter {
+  readonly processId: string;
+  readonly fence: number;
+}
+
+export interface NewEntries {
+  cliSessionId: string;
+  subpath: string;
+  entries: { uuid: string | null; json: string }[];
+}
+
+export interface KeptEntry {
+  subpath: string;
+  json: string;
+}
+
+/** Owns `session_entries`. */
+@Injectable()
+export class TranscriptsRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  /**
+   * Adds to the transcript of the session that the process belongs to. What is there already, by its uuid, is left as it is. The
+   * process is locked before the session, as whoever locks both does.
+   * @returns whether the writer's process is still running, and still its own
+   */
+  async append(
+    { processId, fence }: TranscriptWriter,
+    { cliSessionId, subpath, entries }: NewEntries,
+  ): Promise<boolean> {
+    const names = entries.map(({ uuid }) => uuid ?? '');
+    const values = entries.map(({ json }) => json);
+    const written = await this.prisma.$queryRaw<unknown[]>`
+      WITH run AS MATERIALIZED (
+        SELECT session_id FROM processes
+        WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' FOR SHARE
+      ), session AS (
+        UPDATE sessions SET last_ordinal = last_ordinal + ${entries.length}, cli_session_id = ${cliSessionId}
+        FROM run WHERE sessions.id = run.session_id
+        RETURNING sessions.id, sessions.head, sessions.last_ordinal - ${entries.length} AS base
+      ), kept AS (
+        INSERT INTO session_entries (session_id, ordinal, subpath, uuid, head, entry)
+        SELECT session.id, session.base + entry.place, ${subpath}, nullif(entry.uuid, ''), session.head, entry.json::json
+        FROM session, unnest(${names}::text[], ${values}::text[]) WITH ORDINALITY AS entry(uuid, json, place)
+        ON CONFLICT (session_id, subpath, uuid) WHERE uuid IS NOT NULL DO NOTHING
+      )
+      SELECT 1 FROM session`;
+    return written.length > 0;
+  }
+
+  async findCliSessionId(sessionId: string): Promise<string | null> {
+    const session = await this.prisma.session.findUnique({
+      where: { id: sessionId },
+      select: { cliSessionId: true },
+    });
+    return session?.cliSessionId ?? null;
+  }
+
+  /** All of it, in the order in which it was written. */
+  readAll(sessionId: string): Promise<KeptEntry[]> {
+    return this.prisma.$queryRaw`
+      SELECT subpath, entry::text AS json FROM session_entries
+      WHERE session_id = ${sessionId}::uuid ORDER BY ordinal`;
+  }
+
+  async countGap(sessionId: string): Promise<void> {
+    await this.prisma.session.updateMany({
+      where: { id: sessionId },
+      data: { transcriptGaps: { increment: 1 } },
+    });
+  }
+}

@@ -1,0 +1,48 @@
+import { Injectable, Logger } from '@nestjs/common';
+import type { KeptTranscript, TranscriptEntry, TranscriptPart } from '../../libs/claude-engine/index.js';
+import { TranscriptsRepository, type TranscriptWriter } from './transcripts.repository.js';
+
+export type { TranscriptWriter };
+
+/** The conversations of sessions, for whoever runs them. It has been authorised. */
+@Injectable()
+export class TranscriptsService {
+  private readonly logger = new Logger(TranscriptsService.name);
+
+  constructor(private readonly transcripts: TranscriptsRepository) {}
+
+  /** Null for a session in which nothing was said yet. */
+  async load(sessionId: string): Promise<KeptTranscript | null> {
+    const rows = await this.transcripts.readAll(sessionId);
+    const cliSessionId = rows.length === 0 ? null : await this.transcripts.findCliSessionId(sessionId);
+    if (cliSessionId === null) return null;
+    const parts = new Map<string, TranscriptPart>();
+    for (const { subpath, json } of rows) {
+      const part = parts.get(subpath) ?? { subpath, entries: [] };
+      part.entries.push(JSON.parse(json) as TranscriptEntry);
+      parts.set(subpath, part);
+    }
+    return { cliSessionId, parts: [...parts.values()] };
+  }
+
+  /** @returns whether the writer may write: its process is running, and still its own */
+  append(
+    writer: TranscriptWriter,
+    cliSessionId: string,
+    { subpath, entries }: TranscriptPart,
+  ): Promise<boolean> {
+    return this.transcripts.append(writer, {
+      cliSessionId,
+      subpath,
+      entries: entries.map((entry) => ({ uuid: entry.uuid ?? null, json: JSON.stringify(entry) })),
+    });
+  }
+
+  /** Something of the session's conversation could not be kept: it is marked, and the operator is told. Never rejects. */
+  async tellGap(sessionId: string, reason: string): Promise<void> {
+    this.logger.error({ sessionId, reason }, 'Something of a conversation could not be kept: it has a gap.');
+    await this.transcripts
+      .countGap(sessionId)
+      .catch((err: unknown) => this.logger.error({ err, sessionId }, 'The gap could not be counted.'));
+  }
+}
