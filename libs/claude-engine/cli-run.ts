@@ -1,7 +1,7 @@
 import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
-import { cliEnvironment, type EnvironmentOptions } from './cli-environment.js';
+import { cliEnvironment } from './cli-environment.js';
 import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
 import { deferred } from './deferred.js';
@@ -13,16 +13,23 @@ import { engineError } from './failure.js';
 import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
+import { type Launcher } from './launcher.js';
 import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { StreamParser } from './stream-parser.js';
+import { SUPPORTED_TOOLS } from './supported-tools.js';
+import { type Upstream } from './upstream.js';
 
 /** What the runs of one engine have in common. */
-export interface RunSettings extends EnvironmentOptions {
+export interface RunSettings {
   /** Null: there is no CLI for this platform. */
   cliPath: string | null;
   folders: EngineFolders;
+  launcher: Launcher;
+  upstream: Upstream;
+  models: readonly string[] | undefined;
+  apiMaxRetries: number | undefined;
   defaultModel: string | undefined;
   stallMs: number;
   ladder: Ladder;
@@ -113,8 +120,8 @@ export class CliRun {
   }
 
   private async launchAndSee(): Promise<void> {
-    const { cliPath, folders, ladder, anthropic, onNotice } = this.settings;
-    if (this.stopEarly()) return;
+    const { cliPath, folders, launcher } = this.settings;
+    if (this.stopEarly() || this.refuse()) return;
     if (cliPath === null || !(await isExecutable(cliPath))) {
       throw new Error(
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
@@ -123,17 +130,28 @@ export class CliRun {
     const workspace = await folders.makeWorkspace(this.context.workspaceKey);
     const id = randomUUID();
     const launchFolders = await folders.makeLaunch(id);
-    const launch = new Launch({ id, folders: launchFolders, ladder, secret: anthropic.apiKey, onNotice });
+    const launch = new Launch({ ...this.settings, id, folders: launchFolders });
     this.launch = launch;
+    const { site, token } = await launch.prepare(workspace);
     if (this.stopEarly()) return;
 
     const conversation = query({
       prompt: this.input.messages(),
       options: {
-        ...cliOptions(this.request, { workspace, defaultModel: this.settings.defaultModel }),
+        ...cliOptions(this.request, {
+          workspace: site.workspace,
+          launcher,
+          defaultModel: this.settings.defaultModel,
+        }),
         pathToClaudeCodeExecutable: cliPath,
-        env: cliEnvironment({ id, folders: launchFolders }, this.settings),
-        spawnClaudeCodeProcess: (options) => launch.spawn(options),
+        env: cliEnvironment({
+          id,
+          configFolder: launchFolders.config,
+          site: site.environment,
+          token,
+          apiMaxRetries: this.settings.apiMaxRetries,
+        }),
+        spawnClaudeCodeProcess: (options) => launch.spawn(site, options),
       },
     });
     try {
@@ -148,6 +166,22 @@ export class CliRun {
   private stopEarly(): boolean {
     if (this.stopCause === null) return false;
     this.finish(this.endingOf(this.stopCause));
+    return true;
+  }
+
+  /** Whether the request needs a tool that this engine does not offer: nothing is answered without it. */
+  private refuse(): boolean {
+    const { tools } = this.settings.launcher;
+    const missing = (this.request.tools ?? []).filter(
+      (name) => isOneOf(SUPPORTED_TOOLS, name) && !isOneOf(tools, name),
+    );
+    if (missing.length === 0) return false;
+    const detail = `Without a sandbox there is no ${missing.join(', ')} on the server that took this.`;
+    this.finish({
+      kind: 'failed',
+      error: engineError('engine_unavailable', { detail, retryable: false }),
+      ...this.parser.partial(),
+    });
     return true;
   }
 
@@ -212,6 +246,8 @@ export class CliRun {
   }
 
   private seeResult(ending: Ending): void {
+    if (ending.kind === 'failed' && ending.error.code === 'upstream_rate_limited')
+      ending.error.retryAfterMs = this.launch?.retryAfterMs ?? null;
     this.result ??= ending;
     this.resulted.resolve(ending);
   }
@@ -258,6 +294,10 @@ export class CliRun {
     const launchId = this.launch?.id ?? null;
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
+}
+
+function isOneOf(names: readonly string[], name: string): boolean {
+  return names.includes(name);
 }
 
 function partialOf({
