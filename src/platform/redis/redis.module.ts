@@ -48,7 +48,6 @@ const connection = (token: symbol, options: RedisOptions): Provider => ({
     connection(REDIS, {
       enableOfflineQueue: false,
       enableReadyCheck: true,
-      enableReadyCheck: true,
       commandTimeout: COMMAND_TIMEOUT_MS,
       lazyConnect: false,
     }),
