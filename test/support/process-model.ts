@@ -4,6 +4,7 @@ export class ModelProcess {
   attempt = 1;
   fence = 0;
   lastSeq = 2;
+  /** After how many of them it was given back. */
   crashes = 0;
   /** This attempt has begun to act; any attempt has told of its start. */
   hasBegun = false;
@@ -56,10 +57,11 @@ export class ModelProcess {
   }
 
   loseWorker(): void {
-    this.crashes += 1;
+    const before = this.attempt;
     if (this.isCancelRequested) this.end('cancelled');
-    else if (this.crashes >= 2) this.end('failed');
+    else if (this.crashes > 0) this.end('failed');
     else this.leaveWorker();
+    if (this.attempt > before) this.crashes += 1;
   }
 
   shutWorkerDown(): void {
