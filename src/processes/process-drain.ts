@@ -22,7 +22,10 @@ export class ProcessDrain {
   async drain(signal: AbortSignal): Promise<void> {
     const drained = this.worker.drain(signal);
     // Redis may be away, and Bull then waits for ever; the worker claims nothing any more, whatever comes.
-    await orLate(this.processor.pause().catch(() => undefined), PAUSE_GRACE_MS);
+    await orLate(
+      this.processor.pause().catch(() => undefined),
+      PAUSE_GRACE_MS,
+    );
     await drained;
     await this.announcer.stop();
     await this.engine.close();
