@@ -66,8 +66,9 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
   };
 }
 
-function configOf(
-  { databaseUrl, redisUrl }: TestStores,
+/** What a server on these stores is started with. */
+export function configOf(
+  { databaseUrl, redisUrl }: Pick<TestStores, 'databaseUrl' | 'redisUrl'>,
   dataDirectory: string,
   environment: NodeJS.ProcessEnv,
 ): ServerConfig {
