@@ -3,8 +3,9 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type EngineRequest } from './claude-engine.js';
-import { Conversation, CONTINUATION } from './conversation.js';
+import { Conversation } from './conversation.js';
 import { RunAbort } from './index.js';
+import { CONTINUATION, spokenIn } from './spoken-message.js';
 import { BenchRun, EngineBench, eventually } from './test-support.js';
 import {
   type KeptTranscript,
@@ -92,6 +93,46 @@ describe('a conversation', () => {
       expect(ending).toMatchObject({ usage: { inputTokens: 1000, outputTokens: 100 }, numTurns: 1 });
       expect(ending.costUsd).toBe(figures[0]?.costUsd);
     }
+  });
+
+  it('shows the model the system prompt of each run, not that of the first', async () => {
+    const system = () => JSON.stringify((turns().at(-1)?.body as { system: unknown }).system);
+    const asked: { request: Partial<EngineRequest>; said: RegExp; unsaid: RegExp }[] = [
+      { request: {}, said: /Claude agent/, unsaid: /parrot|Speak up/ },
+      { request: { systemPrompt: 'You are a parrot.' }, said: /parrot/, unsaid: /Speak up/ },
+      { request: { appendSystemPrompt: 'Speak up.' }, said: /Speak up/, unsaid: /parrot/ },
+      { request: { systemPrompt: 'You are a cat.' }, said: /cat/, unsaid: /parrot|Speak up/ },
+      { request: {}, said: /Claude agent/, unsaid: /parrot|cat\.|Speak up/ },
+    ];
+    for (const { request, said, unsaid } of asked) {
+      await end({ prompt: '[[text Yes]]', promptId: randomUUID(), ...request });
+      expect(system()).toMatch(said);
+      expect(system()).not.toMatch(unsaid);
+    }
+  });
+
+  it('can be read: what was said and done, and none of the notes between', async () => {
+    const [first, second] = [randomUUID(), randomUUID()];
+    await end({ prompt: 'Look\n[[think hm]]\n[[tool Glob {"pattern":"*"}]]', promptId: first });
+    const slow = begin({
+      prompt: `Tell\n[[deltas 30 100]]\n[[text ${'long '.repeat(30)}]]`,
+      promptId: second,
+    });
+    await slow.until('text');
+    slow.abort(new RunAbort('shutdown'));
+    await slow.ending();
+    await end({ prompt: 'Tell', promptId: second });
+    const spoken = transcript.entries.flatMap((entry) => spokenIn(entry) ?? []);
+    const prompts = spoken.filter(({ id }) => id === first || id === second);
+    expect(prompts.map(({ role, content }) => [role, content[0]?.type])).toEqual([
+      ['user', 'text'],
+      ['user', 'text'],
+    ]);
+    expect(spoken.map(({ role, content }) => [role, ...content.map(({ type }) => type)].join(' '))).toEqual([
+      ...['user text', 'assistant thinking', 'assistant tool_use', 'user tool_result', 'assistant text'],
+      ...['user text', 'assistant text', 'assistant text'],
+    ]);
+    expect(spoken.every(({ createdAt }) => !Number.isNaN(Date.parse(createdAt)))).toBe(true);
   });
 
   it('is kept by the time its run has ended, and nothing of it is left outside of the launch', async () => {

@@ -3,12 +3,9 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { type EngineRequest } from './claude-engine.js';
 import { type Question } from './prompt-input.js';
+import { CONTINUATION } from './spoken-message.js';
 import { type Standing, standingOf } from './standing.js';
 import { type KeptTranscript, type Transcript, type TranscriptEntry } from './transcript.js';
-
-/** Asked in place of a prompt that the CLI holds already, where the CLI does not go on by itself. */
-export const CONTINUATION =
-  'Your turn was interrupted by the server, not by the user. Continue from where you left off.';
 
 /** What a CLI keeps of its costs: what it is given back counts from there, and so would the next run's. */
 const COST_ENTRY = 'cost-state';

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type StopReason } from './engine-event.js';
+import { INTERRUPTED } from './spoken-message.js';
 import { type KeptTranscript, type TranscriptEntry } from './transcript.js';
 
 /**
@@ -15,9 +16,6 @@ export interface KeptAnswer {
   numTurns: number;
   model: string | null;
 }
-
-/** What the CLI notes when a turn is interrupted. */
-const INTERRUPTED = '[Request interrupted by user';
 
 /** In the API's words: what ends a turn for good. After anything else the CLI would go on. */
 const LAST_WORDS = new Map<string, StopReason>([
@@ -52,7 +50,7 @@ export function standingOf(kept: KeptTranscript | null, promptId: string): Stand
   const spoken = entries.slice(asked).flatMap(asSpoken);
   const last = spoken.at(-1);
   if (!last) return { kind: 'cut_off' };
-  if (last.type === 'user') return { kind: textOf(last).startsWith(INTERRUPTED) ? 'stopped' : 'cut_off' };
+  if (last.type === 'user') return { kind: INTERRUPTED.test(textOf(last)) ? 'stopped' : 'cut_off' };
   const doesAct = last.message.content.some(({ type }) => type === 'tool_use');
   if (doesAct || textOf(last) === '') return { kind: 'cut_off' };
   const stopReason = LAST_WORDS.get(last.message.stop_reason ?? '');

@@ -15,9 +15,8 @@ const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
   AND NOT EXISTS (
     SELECT 1 FROM processes other WHERE other.session_id = candidate.session_id AND other.status = 'running')`;
 
-export interface RenewedLease {
-  processId: string;
-  fence: number;
+export interface RenewedLease extends Run {
+  cancelRequested: boolean;
 }
 
 /** Which worker holds which process, and for how long. */
@@ -48,7 +47,8 @@ export class ProcessClaimsRepository {
         ORDER BY id FOR UPDATE
       )
       UPDATE processes SET lease_until = ${leaseEnd(leaseMs)} FROM mine WHERE processes.id = mine.id
-      RETURNING processes.id AS "processId", processes.fence`;
+      RETURNING processes.id AS "processId", processes.fence,
+        processes.cancel_requested_at IS NOT NULL AS "cancelRequested"`;
   }
 
   /** Running processes whose worker has not been heard of for the length of a lease. */

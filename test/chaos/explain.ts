@@ -4,6 +4,8 @@ import type { Timings } from './timings.js';
 
 const MOST_EXPLAINED = 5;
 const PAYLOAD_CHARACTERS = 160;
+const MOST_ERROR_LINES = 12;
+const LINE_CHARACTERS = 1500;
 
 export const NOTHING_TO_EXPLAIN = 'All promises were kept.';
 
@@ -19,15 +21,17 @@ export function explain(violations: Violation[], evidence: Evidence, timings: Ti
       .filter((id) => id !== null)
       .slice(0, MOST_EXPLAINED)
       .map((id) => explainProcess(id, evidence)),
-    'What was done:',
+    `Looked at ${time(evidence.at)}. What was done:`,
     ...evidence.deeds.map(
       ({ kind, at, until, what }) =>
         `  ${time(at)}–${until ? time(until) : '…'} ${kind}: ${what ?? 'hit nothing'}`,
     ),
+    'What servers logged as errors, the last of it:',
+    ...evidence.errorLines.slice(-MOST_ERROR_LINES).map((line) => `  ${line.slice(0, LINE_CHARACTERS)}`),
   ].join('\n');
 }
 
-export function commandFor(seed: number, timings: Timings): string {
+function commandFor(seed: number, timings: Timings): string {
   const given = Object.entries(timings).map(([name, value]) => `${name}=${String(value)}`);
   return [`CHAOS_SEED=${seed}`, ...given, 'npm run test:chaos'].join(' ');
 }
