@@ -75,11 +75,9 @@ export class WriteSide {
     await this.stores.drop();
   }
 
-  /** @returns the id of a process that waits */
-  async submit(options: Partial<NewProcess> = {}): Promise<string> {
-    const id = uuid();
-    const process: NewProcess = {
-      id,
+  newProcess(options: Partial<NewProcess> = {}): NewProcess {
+    return {
+      id: uuid(),
       userId: this.userId,
       session: { kind: 'new', id: uuid() },
       prompt: 'Do it',
@@ -93,8 +91,13 @@ export class WriteSide {
       demo: false,
       ...options,
     };
+  }
+
+  /** @returns the id of a process that waits */
+  async submit(options: Partial<NewProcess> = {}): Promise<string> {
+    const process = this.newProcess(options);
     await this.submissions.submit({ process, named: null, limits: NO_LIMITS });
-    return id;
+    return process.id;
   }
 
   /** Claims the next process. @throws where none may run */
