@@ -1,3 +1,4 @@
+import { SandboxUnavailableError } from '../libs/claude-engine/index.js';
 import { DirectoryInUseError } from '../libs/embedded-services/index.js';
 import { ConfigError } from './platform/config/config.js';
 import { MigrationError } from './platform/prisma/migrations.js';
@@ -7,6 +8,8 @@ export function explainStartFailure(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error instanceof ConfigError || error instanceof DirectoryInUseError) return error.message;
   if (error instanceof MigrationError) return `DATABASE_URL: ${error.message}`;
+  if (error instanceof SandboxUnavailableError)
+    return `CLAUDE_SANDBOX: there is no sandbox. ${error.message}`;
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (syscall === 'listen') return `HOST, PORT: cannot listen there (${code ?? error.message})`;
   if (syscall === 'connect' || syscall === 'getaddrinfo')

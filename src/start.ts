@@ -2,6 +2,7 @@ import 'reflect-metadata';
 import { join, resolve } from 'node:path';
 import {
   type EmbeddedService,
+  findBubblewrap,
   lockDirectory,
   startEmbeddedPostgres,
   startEmbeddedRedis,
@@ -15,6 +16,9 @@ import { StopSignals } from './stop-signals.js';
 
 const say = (line: string) => console.log(`▸ ${line}`);
 
+/** Beside the checkout, so that another data directory does not fetch it again. */
+const PACKAGE_CACHE = '.cache/distribution';
+
 /** What `npm start` runs once everything is built: brings the stores that nobody named, then serves. */
 async function start(): Promise<void> {
   const stop = new StopSignals();
@@ -22,10 +26,13 @@ async function start(): Promise<void> {
   const lock = await lockDirectory(config.DATA_DIR);
   const services: EmbeddedService[] = [];
   try {
-    const urls = await bringStores(config, services, stop);
+    const [urls, CLAUDE_BWRAP_PATH] = await Promise.all([
+      bringStores(config, services, stop),
+      bringBubblewrap(config, stop),
+    ]);
     if (stop.wasGiven) return;
     say('Starting the server');
-    await serve(requireStores({ ...config, ...urls }), stop, {
+    await serve(requireStores({ ...config, ...urls, CLAUDE_BWRAP_PATH }), stop, {
       onReady: (server) => console.log(welcome(config, server)),
       onStopping: () => say('Stopping: what runs may end (Ctrl-C again: at once)'),
     });
@@ -33,6 +40,25 @@ async function start(): Promise<void> {
     for (const service of services.reverse()) await service.stop();
     await lock.release();
     say('Stopped');
+  }
+}
+
+/** Undefined where there is none: the server then says what that means. */
+async function bringBubblewrap(config: Config, stop: StopSignals): Promise<string | undefined> {
+  const { CLAUDE_BWRAP_PATH: given, CLAUDE_SANDBOX: sandbox, runsProcesses } = config;
+  if (given !== undefined || sandbox === 'off' || !runsProcesses || process.platform !== 'linux')
+    return given;
+  try {
+    return await findBubblewrap({
+      cacheDirectory: resolve(PACKAGE_CACHE),
+      searchPath: process.env.PATH,
+      onProgress: say,
+      signal: stop.signal,
+    });
+  } catch (error) {
+    if (!stop.wasGiven)
+      say(`No sandbox, so no Bash for Claude: apt-get install bubblewrap (${(error as Error).message})`);
+    return undefined;
   }
 }
 
@@ -56,8 +82,7 @@ async function bringStores(config: Config, services: EmbeddedService[], stop: St
       brought(
         startEmbeddedRedis({
           directory: join(DATA_DIR, 'redis'),
-          // Beside the checkout, so that another data directory does not fetch it again.
-          cacheDirectory: resolve('.cache/distribution'),
+          cacheDirectory: resolve(PACKAGE_CACHE),
           searchPath: process.env.PATH,
           onProgress: say,
           signal: stop.signal,

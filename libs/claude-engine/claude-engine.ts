@@ -1,5 +1,6 @@
 import { type EngineEvent } from './engine-event.js';
 import { type KeptWorkspace } from './engine-folders.js';
+import { type Containment } from './launcher.js';
 import { type Transcript } from './transcript.js';
 
 /** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
@@ -16,7 +17,10 @@ export interface EngineRequest {
   /** Replaces the CLI's system prompt. With `appendSystemPrompt` also given, that follows it. */
   systemPrompt?: string;
   appendSystemPrompt?: string;
-  /** The tools Claude may see, of SUPPORTED_TOOLS; all of those when left out, none when empty. */
+  /**
+   * The tools Claude may see, of SUPPORTED_TOOLS; all that the engine offers when left out, none when empty. A run that names
+   * one which the engine does not offer fails.
+   */
   tools?: string[];
   /** Tools that need no approval: plain names, no patterns. */
   allowedTools?: string[];
@@ -57,8 +61,7 @@ export interface EngineHealth {
   /** Version of the CLI, such as `2.1.330`. */
   version: string | null;
   path: string | null;
-  /** What keeps a run from other people's files: `file-tools` means that only file tools exist and a hook checks their paths. */
-  containment: 'file-tools' | 'none';
+  containment: Containment;
   /** Why it is not available, for the operator. */
   detail: string | null;
 }

@@ -15,6 +15,8 @@ import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 import { Guard, type GuardOptions } from './guard.js';
 import { type Ladder } from './launch.js';
 import { type ReapedLaunch, reapOrphans } from './orphan-reaper.js';
+import { chooseLauncher, type SandboxOptions } from './sandbox.js';
+import { Upstream } from './upstream.js';
 
 export interface CliEngineOptions {
   /** The CLI's executable; the one that comes with the Agent SDK unless told. */
@@ -23,6 +25,10 @@ export interface CliEngineOptions {
   directory: string;
   anthropic: AnthropicAccess;
   network?: NetworkAccess;
+  /** `auto` without a network unless told. */
+  sandbox?: SandboxOptions;
+  /** The models that may be asked, as the Messages API names them; any unless told. */
+  models?: readonly string[] | undefined;
   /** For requests that name no model; the CLI's own default unless told. */
   defaultModel?: string;
   /** How long the CLI may say nothing, unless a tool runs; 120,000 unless told. */
@@ -43,38 +49,41 @@ const PROBE_TIMEOUT_MS = 10_000;
 
 const runFile = promisify(execFile);
 
-/**
- * Runs each request in a Claude CLI of its own, through the Agent SDK. There is no sandbox yet: only file tools exist, and
- * a hook keeps them inside the workspace.
- */
+/** Runs each request in a Claude CLI of its own, through the Agent SDK, in a sandbox where there is one. */
 export class CliEngine implements ClaudeEngine {
   readonly name = 'cli';
   private readonly settings: RunSettings;
-  private readonly directory: string;
   private readonly runs = new Set<CliRun>();
   private readonly reaping: Promise<unknown>;
   private isClosed = false;
 
-  /** Also begins to end what dead servers left in `directory`: see reapOrphans. */
-  constructor(options: CliEngineOptions) {
-    const { directory, anthropic, network, defaultModel, apiMaxRetries, ladder } = options;
-    const { guard, onNotice = () => undefined } = options;
-    const folders = new EngineFolders(directory);
-    this.directory = directory;
-    this.settings = {
-      cliPath: options.cliPath ?? bundledCliPath(),
-      folders,
-      anthropic,
-      network,
-      defaultModel,
-      apiMaxRetries,
-      stallMs: options.stallMs ?? STALL_MS,
-      ladder: { ...LADDER, ...ladder },
-      guard: guard ? new Guard({ ...guard, launches: folders.launches, onNotice }) : null,
-      onNotice,
-    };
+  private constructor(settings: RunSettings) {
+    this.settings = settings;
     this.reaping = this.reapOrphans().catch((error: unknown) => {
       this.settings.onNotice({ kind: 'cleanup_failed', launchId: null, reason: String(error) });
+    });
+  }
+
+  /**
+   * Also begins to end what dead servers left in `directory`: see reapOrphans.
+   * @throws SandboxUnavailableError
+   */
+  static async open(options: CliEngineOptions): Promise<CliEngine> {
+    const { directory, guard, sandbox = { mode: 'auto', network: 'none' } } = options;
+    const { onNotice = () => undefined, cliPath = bundledCliPath() } = options;
+    const folders = new EngineFolders(directory);
+    return new CliEngine({
+      cliPath,
+      folders,
+      launcher: await chooseLauncher(sandbox, { cliPath, onNotice }),
+      upstream: new Upstream(options),
+      models: options.models,
+      defaultModel: options.defaultModel,
+      apiMaxRetries: options.apiMaxRetries,
+      stallMs: options.stallMs ?? STALL_MS,
+      ladder: { ...LADDER, ...options.ladder },
+      guard: guard ? new Guard({ ...guard, launches: folders.launches, onNotice }) : null,
+      onNotice,
     });
   }
 
@@ -120,7 +129,8 @@ export class CliEngine implements ClaudeEngine {
 
   async probe(): Promise<EngineHealth> {
     const path = this.settings.cliPath;
-    const health = { engine: this.name, path, containment: 'file-tools' } as const;
+    const { containment } = this.settings.launcher;
+    const health = { engine: this.name, path, containment } as const;
     if (path === null) {
       return {
         ...health,
@@ -130,7 +140,7 @@ export class CliEngine implements ClaudeEngine {
       };
     }
     try {
-      const env = { PATH: '/usr/bin:/bin', HOME: this.directory };
+      const env = { PATH: '/usr/bin:/bin', HOME: this.settings.folders.directory };
       const { stdout } = await runFile(path, ['--version'], { env, timeout: PROBE_TIMEOUT_MS });
       const version = /\d+\.\d+\.\d+\S*/.exec(stdout)?.[0] ?? null;
       const detail = version === null ? 'It does not tell its version.' : null;
@@ -156,6 +166,7 @@ export class CliEngine implements ClaudeEngine {
     this.isClosed = true;
     for (const run of this.runs) run.stop('shutdown');
     await Promise.all([this.reaping, ...[...this.runs].map((run) => run.settled)]);
+    this.settings.upstream.close();
     await this.settings.guard?.close();
   }
 

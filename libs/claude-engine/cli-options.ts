@@ -1,7 +1,8 @@
 import { type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type PermissionMode } from './claude-engine.js';
 import { containmentHook } from './path-containment.js';
-import { isSupportedTool, SUPPORTED_TOOLS, WRITING_TOOLS } from './supported-tools.js';
+import { type Launcher } from './launcher.js';
+import { CHANGING_TOOLS } from './supported-tools.js';
 
 const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
   deny: 'dontAsk',
@@ -12,9 +13,11 @@ const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
 /** What a request means to the Agent SDK. The launch adds where it runs: environment, executable, spawning. */
 export function cliOptions(
   request: EngineRequest,
-  { workspace, defaultModel }: { workspace: string; defaultModel: string | undefined },
+  place: { workspace: string; launcher: Launcher; defaultModel: string | undefined },
 ): Options {
-  const { maxTurns, model = defaultModel } = request;
+  const { workspace, launcher } = place;
+  const { maxTurns, model = place.defaultModel } = request;
+  const isOffered = (name: string) => (launcher.tools as readonly string[]).includes(name);
   return {
     cwd: workspace,
     // A prompt is a command language otherwise: `@file` mentions and slash commands would be obeyed.
@@ -26,10 +29,10 @@ export function cliOptions(
     permissionMode: PERMISSION_MODES[request.permissionMode],
     // Nobody answers: what would ask is refused at once.
     permissionPrompts: 'none',
-    tools: (request.tools ?? SUPPORTED_TOOLS).filter(isSupportedTool),
-    allowedTools: allowedTools(request),
-    disallowedTools: (request.disallowedTools ?? []).filter(isSupportedTool),
-    hooks: { PreToolUse: [containmentHook(workspace)] },
+    tools: (request.tools ?? launcher.tools).filter(isOffered),
+    allowedTools: allowedTools(request).filter(isOffered),
+    disallowedTools: (request.disallowedTools ?? []).filter(isOffered),
+    ...(launcher.containment === 'file-tools' ? { hooks: { PreToolUse: [containmentHook(workspace)] } } : {}),
     systemPrompt: systemPrompt(request),
     ...(model === undefined ? {} : { model }),
     ...(maxTurns === undefined ? {} : { maxTurns }),
@@ -37,9 +40,8 @@ export function cliOptions(
 }
 
 function allowedTools({ allowedTools: names = [], permissionMode }: EngineRequest): string[] {
-  const supported = names.filter(isSupportedTool);
   // An approval in advance would outrank the plan.
-  return permissionMode === 'plan' ? supported.filter((name) => !WRITING_TOOLS.has(name)) : supported;
+  return permissionMode === 'plan' ? names.filter((name) => !CHANGING_TOOLS.has(name)) : names;
 }
 
 /** A conversation records the first prompt that does not say otherwise, and shows that in place of all later ones. */

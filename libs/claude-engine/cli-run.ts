@@ -2,7 +2,7 @@ import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
 import { cut } from './bounded-text.js';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
-import { cliEnvironment, type EnvironmentOptions } from './cli-environment.js';
+import { cliEnvironment } from './cli-environment.js';
 import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
 import { Conversation } from './conversation.js';
@@ -15,18 +15,25 @@ import { engineError } from './failure.js';
 import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
+import { type Launcher } from './launcher.js';
 import { NO_USAGE } from './open-message.js';
 import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { type KeptAnswer } from './standing.js';
 import { StreamParser } from './stream-parser.js';
+import { SUPPORTED_TOOLS } from './supported-tools.js';
+import { type Upstream } from './upstream.js';
 
 /** What the runs of one engine have in common. */
-export interface RunSettings extends EnvironmentOptions {
+export interface RunSettings {
   /** Null: there is no CLI for this platform. */
   cliPath: string | null;
   folders: EngineFolders;
+  launcher: Launcher;
+  upstream: Upstream;
+  models: readonly string[] | undefined;
+  apiMaxRetries: number | undefined;
   defaultModel: string | undefined;
   stallMs: number;
   ladder: Ladder;
@@ -116,8 +123,8 @@ export class CliRun {
   }
 
   private async launchAndSee(): Promise<void> {
-    const { cliPath, folders, ladder, anthropic, onNotice } = this.settings;
-    if (this.stopEarly()) return;
+    const { cliPath, folders, launcher } = this.settings;
+    if (this.stopEarly() || this.refuse()) return;
     if (cliPath === null || !(await isExecutable(cliPath))) {
       throw new Error(
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
@@ -132,9 +139,10 @@ export class CliRun {
     const workspace = await folders.makeWorkspace(this.context.workspaceKey);
     const id = randomUUID();
     const launchFolders = await folders.makeLaunch(id);
-    const launch = new Launch({ id, folders: launchFolders, ladder, secret: anthropic.apiKey, onNotice });
+    const launch = new Launch({ ...this.settings, id, folders: launchFolders });
     this.launch = launch;
     await kept.writeTo(launchFolders.config);
+    const { site, token } = await launch.prepare(workspace);
     const question = kept.question();
     const mayAsk = this.mayAsk();
     // A CLI that goes on by itself asks as soon as it is up.
@@ -145,10 +153,23 @@ export class CliRun {
       prompt: this.input.messages(question, mayAsk),
       options: {
         ...kept.options(),
-        ...cliOptions(this.request, { workspace, defaultModel: this.settings.defaultModel }),
+        ...cliOptions(this.request, {
+          workspace: site.workspace,
+          launcher,
+          defaultModel: this.settings.defaultModel,
+        }),
         pathToClaudeCodeExecutable: cliPath,
-        env: { ...cliEnvironment({ id, folders: launchFolders }, this.settings), ...kept.environment() },
-        spawnClaudeCodeProcess: (options) => launch.spawn(options),
+        env: {
+          ...cliEnvironment({
+            id,
+            configFolder: launchFolders.config,
+            site: site.environment,
+            token,
+            apiMaxRetries: this.settings.apiMaxRetries,
+          }),
+          ...kept.environment(),
+        },
+        spawnClaudeCodeProcess: (options) => launch.spawn(site, options),
       },
     });
     try {
@@ -172,6 +193,22 @@ export class CliRun {
   private stopEarly(): boolean {
     if (this.stopCause === null) return false;
     this.finish(this.endingOf(this.stopCause));
+    return true;
+  }
+
+  /** Whether the request needs a tool that this engine does not offer: nothing is answered without it. */
+  private refuse(): boolean {
+    const { tools } = this.settings.launcher;
+    const missing = (this.request.tools ?? []).filter(
+      (name) => isOneOf(SUPPORTED_TOOLS, name) && !isOneOf(tools, name),
+    );
+    if (missing.length === 0) return false;
+    const detail = `Without a sandbox there is no ${missing.join(', ')} on the server that took this.`;
+    this.finish({
+      kind: 'failed',
+      error: engineError('engine_unavailable', { detail, retryable: false }),
+      ...this.parser.partial(),
+    });
     return true;
   }
 
@@ -237,6 +274,8 @@ export class CliRun {
   }
 
   private seeResult(ending: Ending): void {
+    if (ending.kind === 'failed' && ending.error.code === 'upstream_rate_limited')
+      ending.error.retryAfterMs = this.launch?.retryAfterMs ?? null;
     this.result ??= ending;
     this.resulted.resolve(ending);
   }
@@ -291,6 +330,10 @@ function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer
   const { text: result, truncated } = cut(whole);
   const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
   return { kind: 'completed', result, truncated, ...figures };
+}
+
+function isOneOf(names: readonly string[], name: string): boolean {
+  return names.includes(name);
 }
 
 function partialOf({

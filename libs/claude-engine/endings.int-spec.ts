@@ -33,7 +33,7 @@ async function expectGoneAtEnd(bench: EngineBench, run: BenchRun, end?: () => vo
 async function scriptedCli(bench: EngineBench, script: string): Promise<string> {
   const path = join(bench.directory, 'scripted-cli');
   await writeFile(path, `#!/bin/sh\n${script}\n`);
-  await chmod(path, 0o700);
+  await chmod(path, 0o755);
   return path;
 }
 
@@ -254,7 +254,7 @@ while :; do /usr/bin/sleep 1; done`,
   it('and cannot be run is unavailable', async () => {
     const home = await open();
     const cliPath = join(home.directory, 'no-program');
-    await writeFile(cliPath, 'no program', { mode: 0o700 });
+    await writeFile(cliPath, 'no program', { mode: 0o755 });
     const bench = await open({ cliPath });
     expect(await (await bench.run({})).ending()).toMatchObject({ error: { code: 'engine_unavailable' } });
   });
@@ -281,7 +281,7 @@ describe('the real CLI', () => {
       isAvailable: true,
       version: expect.stringMatching(/^\d+\.\d+\.\d+$/) as string,
       path: expect.stringContaining('claude') as string,
-      containment: 'file-tools',
+      containment: process.platform === 'linux' ? 'bwrap' : 'file-tools',
       detail: null,
     });
   });

@@ -7,7 +7,7 @@ const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 
 /** Where an engine keeps things: `launches/<id>` (gone with the launch) and `workspaces/<key>` (kept). */
 export class EngineFolders {
-  constructor(private readonly directory: string) {}
+  constructor(readonly directory: string) {}
 
   get launches(): string {
     return join(this.directory, 'launches');

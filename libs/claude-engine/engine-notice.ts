@@ -1,7 +1,13 @@
+import { type ApiTraffic } from './key-proxy.js';
+
 /** What the operator may want to know of. May hold paths and stderr: for a log, never for a client. */
 export type EngineNotice =
   | { kind: 'launched'; launchId: string; pid: number }
   | { kind: 'launch_failed'; launchId: string | null; reason: string }
+  /** There can be no sandbox, so that only file tools are offered. */
+  | { kind: 'no_sandbox'; reason: string }
+  /** What a launch has asked of the Messages API. */
+  | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
   /** The CLI ended without a result, and nobody had told it to. */
   | {
       kind: 'cli_died';

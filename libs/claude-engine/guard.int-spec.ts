@@ -4,7 +4,14 @@ import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../messages-api/index.js';
 import { type Ending, type EngineNotice } from './index.js';
 import { processesOf } from './process-table.js';
-import { EngineBench, eventually, startWorker, type WorkerProcess } from './test-support.js';
+import {
+  EngineBench,
+  eventually,
+  NO_SANDBOX,
+  SANDBOX,
+  startWorker,
+  type WorkerProcess,
+} from './test-support.js';
 
 const SILENCE_MS = 2000;
 
@@ -25,8 +32,8 @@ afterEach(async () => {
 });
 afterAll(() => api.close());
 
-async function guardedWorker(silenceMs = SILENCE_MS): Promise<WorkerProcess> {
-  const worker = await startWorker({ directory, baseUrl: api.url, guard: { silenceMs } });
+async function guardedWorker(silenceMs = SILENCE_MS, sandbox = SANDBOX): Promise<WorkerProcess> {
+  const worker = await startWorker({ directory, baseUrl: api.url, guard: { silenceMs }, sandbox });
   workers.push(worker);
   return worker;
 }
@@ -54,8 +61,8 @@ async function channelsOf(pid: number): Promise<string[]> {
 
 describe('a worker that was killed', () => {
   it('is outlived by its guard, which kills its CLI at once and removes its launch', async () => {
-    // Frozen, the CLI cannot notice by itself; and with so much patience, it was no silence.
-    const worker = await guardedWorker(600_000);
+    // Frozen and in no sandbox, the CLI cannot notice by itself; and with so much patience, it was no silence.
+    const worker = await guardedWorker(600_000, NO_SANDBOX);
     process.kill(worker.cliPid, 'SIGSTOP');
     const began = performance.now();
     await worker.kill('SIGKILL');

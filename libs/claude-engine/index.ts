@@ -34,15 +34,11 @@ export {
 export { EngineFolders } from './engine-folders.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
+export { type Containment } from './launcher.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
+export { type SandboxOptions, SandboxUnavailableError } from './sandbox.js';
 export { type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';
-export {
-  FILE_TOOLS,
-  isSupportedTool,
-  SUPPORTED_TOOLS,
-  type SupportedTool,
-  TODO_TOOLS,
-} from './supported-tools.js';
+export { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
 export {
   type KeptTranscript,
   type Transcript,

@@ -4,10 +4,13 @@ import { rm } from 'node:fs/promises';
 import { deferred } from './deferred.js';
 import { type LaunchFolders } from './engine-folders.js';
 import { type EngineNotice } from './engine-notice.js';
+import { KeyProxy } from './key-proxy.js';
 import { killRemains, within } from './launch-end.js';
 import { type LaunchRecord, writeLaunchRecord } from './launch-record.js';
-import { spawnPlainly, StderrTail } from './plain-launcher.js';
+import { type Launcher, type LaunchSite } from './launcher.js';
 import { identifyProcess, sendSignal, thisPlace, thisProcess } from './process-table.js';
+import { StderrTail } from './stderr-tail.js';
+import { type Upstream } from './upstream.js';
 
 /** How long each step of ending a CLI may take, before the next and harsher one. */
 export interface Ladder {
@@ -21,14 +24,17 @@ export interface LaunchOptions {
   id: string;
   folders: LaunchFolders;
   ladder: Ladder;
-  /** Kept out of the stderr that is told of. */
-  secret: string;
+  launcher: Launcher;
+  upstream: Upstream;
+  /** The models that it may ask; any unless told. */
+  models?: readonly string[] | undefined;
   onNotice: (notice: EngineNotice) => void;
 }
 
-/** One CLI with its folders, from before it starts until nothing of it is left. */
+/** One CLI with its folders and its way to the Messages API, from before it starts until nothing of it is left. */
 export class Launch {
   private child: ChildProcess | null = null;
+  private proxy: KeyProxy | null = null;
   private stderr: StderrTail | null = null;
   private hasExited = false;
   private isKilled = false;
@@ -53,12 +59,26 @@ export class Launch {
     return this.exit.promise;
   }
 
-  /** Starts the CLI: the Agent SDK's `spawnClaudeCodeProcess`. */
-  spawn(options: SpawnOptions) {
+  /** How long the Messages API has asked this launch to wait, if it has. */
+  get retryAfterMs(): number | null {
+    return this.proxy?.retryAfterMs ?? null;
+  }
+
+  /** Makes the place where the CLI is to stand. @param workspace its real path */
+  async prepare(workspace: string): Promise<{ site: LaunchSite; token: string }> {
+    const { folders, launcher, upstream, models } = this.options;
+    const folder = launcher.usesSocket ? folders.root : null;
+    this.proxy = await KeyProxy.open({ upstream, folder, models });
+    const site = await launcher.prepare({ folders, workspace, proxy: this.proxy });
+    return { site, token: this.proxy.token };
+  }
+
+  /** Starts the CLI at its place: the Agent SDK's `spawnClaudeCodeProcess`. */
+  spawn(site: LaunchSite, options: SpawnOptions) {
     if (this.isKilled) throw new Error('The launch was killed before its CLI was started.');
-    const child = spawnPlainly(options);
+    const child = site.spawn(options);
     this.child = child;
-    this.stderr = new StderrTail(child.stderr, this.options.secret);
+    this.stderr = new StderrTail(child.stderr, this.proxy?.token ?? '');
     child.once('exit', () => this.hasGone());
     child.once('error', (error) => {
       this.options.onNotice({ kind: 'launch_failed', launchId: this.id, reason: String(error) });
@@ -109,9 +129,12 @@ export class Launch {
     if (this.pid !== null && !this.hasExited) sendSignal(-this.pid, 'SIGKILL');
   }
 
-  /** Deletes its folder. The workspace stays. */
+  /** Ends its token and deletes its folder. The workspace stays. */
   async remove(): Promise<void> {
     try {
+      await this.proxy?.close();
+      if (this.proxy)
+        this.options.onNotice({ kind: 'launch_traffic', launchId: this.id, ...this.proxy.traffic });
       await rm(this.options.folders.root, { recursive: true, force: true, maxRetries: 3 });
     } catch (error) {
       this.options.onNotice({ kind: 'cleanup_failed', launchId: this.id, reason: String(error) });

@@ -8,7 +8,7 @@ import { writeLaunchRecord } from './launch-record.js';
 import { CliEngine } from './index.js';
 import { reapOrphans } from './orphan-reaper.js';
 import { identifyProcess, isAlive, LAUNCH_MARK, processesOf, thisPlace } from './process-table.js';
-import { eventually, startWorker } from './test-support.js';
+import { eventually, NO_SANDBOX, startWorker } from './test-support.js';
 
 let root: string;
 const children: ChildProcess[] = [];
@@ -110,13 +110,14 @@ describe('a server that was killed', () => {
 
   it('leaves a CLI that the next one ends', async () => {
     const directory = join(root, 'data');
-    const worker = await startWorker({ directory, baseUrl: api.url });
+    // In a sandbox it would end with its owner.
+    const worker = await startWorker({ directory, baseUrl: api.url, sandbox: NO_SANDBOX });
     // Frozen, it cannot notice that its owner is gone.
     process.kill(worker.cliPid, 'SIGSTOP');
     await worker.kill('SIGKILL');
     expect(identifyProcess(worker.cliPid)).not.toBeNull();
 
-    const next = new CliEngine({ directory, anthropic: { baseUrl: api.url, apiKey: 'k' } });
+    const next = await CliEngine.open({ directory, anthropic: { baseUrl: api.url, apiKey: 'k' } });
     const launch = { id: worker.launchId, groupId: worker.cliPid };
     await eventually(async () => (await processesOf(launch)).length === 0);
     await next.close();

@@ -1,31 +1,42 @@
 import { type SpawnOptions } from '@anthropic-ai/claude-agent-sdk';
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { type LaunchFolders } from './engine-folders.js';
+import { type KeyProxy } from './key-proxy.js';
+import { type Launcher, type LaunchSite } from './launcher.js';
+import { CONTAINED_TOOLS } from './supported-tools.js';
 
-const STDERR_LENGTH = 16 * 1024;
+/** Starts CLIs without a sandbox. */
+export const plainLauncher: Launcher = {
+  containment: 'file-tools',
+  tools: CONTAINED_TOOLS,
+  usesSocket: false,
+  prepare: (launch) => Promise.resolve(plainSite(launch)),
+};
 
-/**
- * Starts the CLI without a sandbox, at the head of a process group of its own. Its end is the launch's business: the SDK's
- * `signal` is not passed on, for it would reach the head of the group alone.
- */
-export function spawnPlainly({ command, args, cwd, env }: SpawnOptions): ChildProcessWithoutNullStreams {
-  return spawn(command, args, { cwd, env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+function plainSite(launch: { folders: LaunchFolders; workspace: string; proxy: KeyProxy }): LaunchSite {
+  const { temporary } = launch.folders;
+  return {
+    workspace: launch.workspace,
+    environment: {
+      // Nothing is found in it: the CLI would run `git` in the workspace, on whatever configuration lies there, and send what
+      // it says of a repository further up.
+      PATH: '/nonexistent',
+      TMPDIR: temporary,
+      CLAUDE_CODE_TMPDIR: temporary,
+      ANTHROPIC_BASE_URL: launch.proxy.url,
+    },
+    spawn: ({ command, args, cwd, env }) => spawnLeader(command, args, { cwd, env }),
+  };
 }
 
-/** The end of what a process wrote to stderr. For the operator, never for a client. */
-export class StderrTail {
-  private text = '';
-
-  /** @param secret never kept */
-  constructor(
-    source: ChildProcessWithoutNullStreams['stderr'],
-    private readonly secret: string,
-  ) {
-    source.setEncoding('utf8');
-    source.on('data', (piece: string) => (this.text = (this.text + piece).slice(-STDERR_LENGTH)));
-    source.on('error', () => undefined);
-  }
-
-  read(): string {
-    return this.secret === '' ? this.text : this.text.replaceAll(this.secret, '[key]');
-  }
+/**
+ * Starts a CLI at the head of a process group of its own. Its end is the launch's business: the SDK's `signal` is not passed
+ * on, for it would reach the head of the group alone.
+ */
+export function spawnLeader(
+  command: string,
+  args: readonly string[],
+  options: Pick<SpawnOptions, 'cwd' | 'env'>,
+): ChildProcessWithoutNullStreams {
+  return spawn(command, args, { ...options, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
 }

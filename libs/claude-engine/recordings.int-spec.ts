@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { bundledCliPath } from './cli-path.js';
 import { type EngineEvent, type EngineRequest } from './index.js';
 import { StreamParser } from './stream-parser.js';
-import { EngineBench } from './test-support.js';
+import { EngineBench, NO_SANDBOX } from './test-support.js';
 
 /**
  * Asks the real CLI everything in recordings/ again, and compares what it means with what was recorded. With RECORD=1 it
@@ -30,7 +30,12 @@ describe('the real CLI still says what was recorded:', () => {
   it.each(readdirSync(RECORDINGS).filter(isLive))('%s', async (name) => {
     const folder = join(RECORDINGS, name);
     const { interruptOn, ...request } = JSON.parse(await readFile(join(folder, 'case.json'), 'utf8')) as Case;
-    const bench = await EngineBench.open({ directory: join(directory, 'data'), cliPath: await teeingCli() });
+    const bench = await EngineBench.open({
+      directory: join(directory, 'data'),
+      cliPath: await teeingCli(),
+      // What it writes, and where, is no business of a sandbox.
+      sandbox: NO_SANDBOX,
+    });
     const run = bench.begin(request);
     if (interruptOn) {
       await run.until(interruptOn);

@@ -1,26 +1,23 @@
-/** Tools that read or write files. A hook keeps their paths inside the workspace: see path-containment.ts. */
+/** Tools that read or write files. */
 export const FILE_TOOLS = ['Read', 'Write', 'Edit', 'NotebookEdit', 'Glob', 'Grep'] as const;
 
 /** Claude's list of what is to do: kept in the launch's config folder, gone with it. */
 export const TODO_TOOLS = ['TaskCreate', 'TaskGet', 'TaskUpdate', 'TaskList'] as const;
 
-/**
- * Every tool that a run may have. What runs commands, reaches the network or starts agents is not among them: nothing
- * contains those without a sandbox.
- */
-export const SUPPORTED_TOOLS = [...FILE_TOOLS, ...TODO_TOOLS] as const;
+/** Tools that run programs, or agents that may: only a sandbox contains those. */
+const PROGRAM_TOOLS = ['Bash', 'Task', 'TaskStop'] as const;
+
+/** Every tool that a run may have. Which ones an engine offers depends on what contains them. */
+export const SUPPORTED_TOOLS = [...FILE_TOOLS, ...TODO_TOOLS, ...PROGRAM_TOOLS] as const;
 export type SupportedTool = (typeof SUPPORTED_TOOLS)[number];
 
-const supported: ReadonlySet<string> = new Set(SUPPORTED_TOOLS);
+/** What is offered without a sandbox. A hook keeps the paths inside the workspace: see path-containment.ts. */
+export const CONTAINED_TOOLS: readonly SupportedTool[] = [...FILE_TOOLS, ...TODO_TOOLS];
 
-/** Whether a run may have the tool of this name. Patterns such as `Write(src/**)` are no names. */
-export function isSupportedTool(name: string): name is SupportedTool {
-  return supported.has(name);
-}
-
-/** Tools that change files. */
-export const WRITING_TOOLS: ReadonlySet<string> = new Set([
+/** What cannot be allowed where nothing is to be changed. */
+export const CHANGING_TOOLS: ReadonlySet<string> = new Set([
   'Write',
   'Edit',
   'NotebookEdit',
+  'Bash',
 ] satisfies SupportedTool[]);

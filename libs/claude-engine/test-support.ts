@@ -16,30 +16,45 @@ import {
   type GuardOptions,
   type LiveLaunch,
   type RunAbort,
+  type SandboxOptions,
 } from './index.js';
+
+/** The key that no CLI may ever see. */
+export const KEY = 'sk-ant-test';
+
+export const NO_SANDBOX: SandboxOptions = { mode: 'off', network: 'none' };
+
+/** Where there can be one, there is one: see test/support/services.mjs, which brings bubblewrap. */
+export const SANDBOX: SandboxOptions =
+  process.platform === 'linux'
+    ? { mode: 'required', network: 'none', bwrapPath: process.env.TEST_BWRAP_PATH }
+    : NO_SANDBOX;
+
+/** A prompt that has the CLI run this, and tell what came of it. */
+export const bash = (command: string) => `[[tool Bash ${JSON.stringify({ command })}]]`;
 
 /** A CliEngine on the real CLI, before a scripted Messages API. For tests. */
 export class EngineBench {
-  readonly notices: EngineNotice[] = [];
-  readonly engine: CliEngine;
-
   private constructor(
     readonly api: MessagesApi,
     readonly directory: string,
-    options: Partial<CliEngineOptions>,
-  ) {
-    this.engine = new CliEngine({
-      directory,
-      anthropic: { baseUrl: api.url, apiKey: 'sk-ant-test' },
-      apiMaxRetries: 1,
-      onNotice: (notice) => this.notices.push(notice),
-      ...options,
-    });
-  }
+    readonly engine: CliEngine,
+    readonly notices: readonly EngineNotice[],
+  ) {}
 
   static async open(options: Partial<CliEngineOptions> = {}): Promise<EngineBench> {
     const directory = options.directory ?? (await realpath(await mkdtemp(join(tmpdir(), 'engine-'))));
-    return new EngineBench(await startMessagesApi(), directory, options);
+    const api = await startMessagesApi();
+    const notices: EngineNotice[] = [];
+    const engine = await CliEngine.open({
+      directory,
+      anthropic: { baseUrl: api.url, apiKey: KEY },
+      sandbox: SANDBOX,
+      apiMaxRetries: 1,
+      onNotice: (notice) => notices.push(notice),
+      ...options,
+    });
+    return new EngineBench(api, directory, engine, notices);
   }
 
   async close(): Promise<void> {
@@ -137,10 +152,13 @@ export interface WorkerProcess {
 export async function startWorker(options: {
   directory: string;
   baseUrl: string;
+  prompt?: string;
   guard?: GuardOptions;
+  sandbox?: SandboxOptions;
 }): Promise<WorkerProcess> {
   const engine = pathToFileURL(resolve('dist/libs/claude-engine/index.js')).href;
-  const args = ['--input-type=module', '-e', WORKER, engine, JSON.stringify(options)];
+  const told = JSON.stringify({ prompt: '[[hang]]', sandbox: SANDBOX, ...options });
+  const args = ['--input-type=module', '-e', WORKER, engine, told];
   const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', 'pipe', 'inherit'] });
   const exited = once(child, 'exit');
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
@@ -156,13 +174,13 @@ export async function startWorker(options: {
 
 const WORKER = `
 const { CliEngine } = await import(process.argv[1]);
-const { directory, baseUrl, guard } = JSON.parse(process.argv[2]);
+const { baseUrl, prompt, ...options } = JSON.parse(process.argv[2]);
 const say = (fact) => console.log(JSON.stringify(fact));
-const engine = new CliEngine({
-  directory, guard, anthropic: { baseUrl, apiKey: 'k' }, onNotice: (notice) => notice.kind.startsWith('guard') && say(notice),
+const engine = await CliEngine.open({
+  ...options, anthropic: { baseUrl, apiKey: 'k' }, onNotice: (notice) => notice.kind.startsWith('guard') && say(notice),
 });
 setInterval(() => engine.heartbeat(), 100);
-const request = { prompt: '[[hang]]', permissionMode: 'deny', timeoutMs: 600000 };
+const request = { prompt, permissionMode: 'deny', allowedTools: ['Bash'], timeoutMs: 600000 };
 for await (const event of engine.run(request, { signal: new AbortController().signal, workspaceKey: 'w' })) {
   if (event.type === 'started') say(engine.liveLaunches()[0]);
   if (event.type === 'ended') say(event);

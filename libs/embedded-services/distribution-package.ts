@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { constants, existsSync } from 'node:fs';
+import { access, mkdir, readdir, writeFile } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { buildDirectory } from './partial-directory.js';
 
@@ -9,12 +9,6 @@ const run = promisify(execFile);
 
 const APT_TIMEOUT_MS = 180_000;
 const OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024;
-
-/** What goes together: in Debian's packages the server's program is a link into its tools. */
-const PACKAGES = [
-  ['valkey-server', 'valkey-tools'],
-  ['redis-server', 'redis-tools'],
-] as const;
 
 type AptGet = (...args: string[]) => Promise<string>;
 
@@ -24,24 +18,26 @@ export interface PackageTools {
 }
 
 /**
- * Unpacks the distribution's own, signed Valkey or Redis package (and what it needs that this machine lacks) into
- * `target`, a root of its own: no privilege, nothing installed, nothing started. Does nothing if it is there already.
+ * Unpacks a package of the distribution, signed as all of them (and what it needs that this machine lacks), into `target`, a
+ * root of its own: no privilege, nothing installed, nothing started. Does nothing if it is there already.
+ * @param options.packages the names to be tried in turn, each with those that belong to it
  * @param options.accept whether an unpacked root holds what was wanted.
  * @throws Error with the tool's last words when the archive cannot be reached or has nothing acceptable.
  */
 export async function unpackDistributionPackage(options: {
   target: string;
   tools: PackageTools;
+  packages: readonly (readonly [string, ...string[]])[];
   accept: (root: string) => Promise<boolean>;
   signal: AbortSignal | undefined;
 }): Promise<void> {
-  const { target, tools, accept, signal } = options;
+  const { target, tools, packages, accept, signal } = options;
   if (existsSync(target)) return;
   await buildDirectory(target, async (work) => {
     const aptGet = await configureApt(work, tools.aptGet, signal);
     // one unreachable source among many is an error to apt and may be none to us: what counts is what can be had then
     let reason = await aptGet('update').then(() => 'no such package', lastLineOf);
-    for (const names of PACKAGES) {
+    for (const names of packages) {
       const root = join(work, names[0]);
       try {
         await unpack({ names, root, aptGet, dpkgDeb: tools.dpkgDeb, signal });
@@ -54,6 +50,26 @@ export async function unpackDistributionPackage(options: {
     }
     throw new Error(`The distribution's package could not be had: ${reason}`);
   });
+}
+
+/** What it takes to unpack one; undefined where the distribution is another. */
+export async function findPackageTools(toolPath: string): Promise<PackageTools | undefined> {
+  const [aptGet] = await findPrograms('apt-get', toolPath);
+  const [dpkgDeb] = await findPrograms('dpkg-deb', toolPath);
+  return aptGet !== undefined && dpkgDeb !== undefined ? { aptGet, dpkgDeb } : undefined;
+}
+
+/** The files of this name on a search path that can be run. */
+export async function findPrograms(program: string, searchPath: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const folder of searchPath.split(delimiter).filter((entry) => entry !== '')) {
+    const file = join(folder, program);
+    await access(file, constants.X_OK).then(
+      () => found.push(file),
+      () => undefined,
+    );
+  }
+  return found;
 }
 
 /** An apt with lists and a cache of its own, and without the system's hooks, which would act on the system's. */

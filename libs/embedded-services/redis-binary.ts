@@ -1,14 +1,18 @@
 import { execFile } from 'node:child_process';
-import { constants } from 'node:fs';
-import { access, readdir } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { type PackageTools, unpackDistributionPackage } from './distribution-package.js';
+import { findPackageTools, findPrograms, unpackDistributionPackage } from './distribution-package.js';
 import { PLAIN_ENVIRONMENT } from './os-process.js';
 
 const run = promisify(execFile);
 
 const PROGRAMS = ['valkey-server', 'redis-server'] as const;
+/** What goes together: in Debian's packages the server's program is a link into its tools. */
+const PACKAGES = [
+  ['valkey-server', 'valkey-tools'],
+  ['redis-server', 'redis-tools'],
+] as const;
 const USUAL_PLACES = `${PLAIN_ENVIRONMENT.PATH}:/opt/homebrew/bin:/opt/local/bin:/snap/bin`;
 
 export interface RedisBinary {
@@ -39,10 +43,12 @@ export async function findRedisBinary(options: {
   if (!tools) throw noRedis('and no apt-get to fetch one with');
   onProgress('Fetching the Redis package of this distribution (a private copy, nothing is installed)');
   const accept = async (root: string) => (await findUnpacked(root)) !== undefined;
-  await unpackDistributionPackage({ target, tools, accept, signal }).catch((error: unknown) => {
-    signal?.throwIfAborted();
-    throw noRedis(`and none could be fetched (${(error as Error).message})`, error);
-  });
+  await unpackDistributionPackage({ target, tools, packages: PACKAGES, accept, signal }).catch(
+    (error: unknown) => {
+      signal?.throwIfAborted();
+      throw noRedis(`and none could be fetched (${(error as Error).message})`, error);
+    },
+  );
   const fetched = await findUnpacked(target);
   if (!fetched) throw noRedis(`and the copy in ${target} does not run: remove it`);
   return fetched;
@@ -58,7 +64,7 @@ function noRedis(circumstance: string, cause?: unknown): Error {
 
 async function findInstalled(searchPath: string): Promise<RedisBinary | undefined> {
   for (const program of PROGRAMS) {
-    for (const file of await findAll(program, searchPath)) {
+    for (const file of await findPrograms(program, searchPath)) {
       const binary = { file, env: PLAIN_ENVIRONMENT };
       if (await runs(binary)) return binary;
     }
@@ -81,24 +87,6 @@ async function findUnpacked(root: string): Promise<RedisBinary | undefined> {
     if (await runs(binary)) return binary;
   }
   return undefined;
-}
-
-async function findPackageTools(toolPath: string): Promise<PackageTools | undefined> {
-  const [aptGet] = await findAll('apt-get', toolPath);
-  const [dpkgDeb] = await findAll('dpkg-deb', toolPath);
-  return aptGet !== undefined && dpkgDeb !== undefined ? { aptGet, dpkgDeb } : undefined;
-}
-
-async function findAll(program: string, searchPath: string): Promise<string[]> {
-  const found: string[] = [];
-  for (const folder of searchPath.split(delimiter).filter((entry) => entry !== '')) {
-    const file = join(folder, program);
-    await access(file, constants.X_OK).then(
-      () => found.push(file),
-      () => undefined,
-    );
-  }
-  return found;
 }
 
 /** A file of that name may be a wrapper without its program, or lack a library. */

@@ -21,6 +21,9 @@ export function makeApiKey(): NewApiKey {
   return { key, prefix, hash: hashApiKey(key) };
 }
 
+/** The part of a key that may be shown. */
+export const prefixOf = (key: string): string => PATTERN.exec(key)?.[1] ?? '';
+
 /** Whether it is written as a key is, checksum included. It may still be nobody's. */
 export function isApiKey(text: string): boolean {
   const match = PATTERN.exec(text);

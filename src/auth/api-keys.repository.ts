@@ -3,20 +3,27 @@ import type { ApiKey, User } from '../generated/prisma/client.js';
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 
+interface NewApiKeyRow {
+  id: string;
+  userId: string;
+  name: string;
+  prefix: string;
+  hash: Uint8Array<ArrayBuffer>;
+  scopes: string[];
+  expiresAt: Date | null;
+}
+
 @Injectable()
 export class ApiKeysRepository {
   constructor(private readonly prisma: PrismaService) {}
 
-  create(key: {
-    id: string;
-    userId: string;
-    name: string;
-    prefix: string;
-    hash: Uint8Array<ArrayBuffer>;
-    scopes: string[];
-    expiresAt: Date | null;
-  }): Promise<ApiKey> {
+  create(key: NewApiKeyRow): Promise<ApiKey> {
     return this.prisma.apiKey.create({ data: key });
+  }
+
+  /** Does nothing where there is such a key: another server may have been first. */
+  async register(key: NewApiKeyRow): Promise<void> {
+    await this.prisma.apiKey.createMany({ data: [key], skipDuplicates: true });
   }
 
   listOf(userId: string, position: KeysetPosition | null, limit: number): Promise<ApiKey[]> {

@@ -5,7 +5,7 @@ import type { Caller } from '../platform/access/caller.js';
 import { AppError } from '../platform/errors/app-error.js';
 import type { PageQuery } from '../platform/http/common.schemas.js';
 import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
-import { hashApiKey, isApiKey, makeApiKey } from './api-key-format.js';
+import { hashApiKey, isApiKey, makeApiKey, prefixOf } from './api-key-format.js';
 import { ApiKeysRepository } from './api-keys.repository.js';
 import type { ApiKey, ApiKeyPage, CreateApiKeyRequest, CreatedApiKey } from './auth.schemas.js';
 import { OpenCredentials } from './open-credentials.js';
@@ -26,22 +26,48 @@ export class ApiKeysService {
     const beyond = request.scopes.filter((scope) => !caller.scopes.has(scope));
     if (beyond.length > 0)
       throw new AppError('forbidden', `You do not have the scope ${beyond.join(', ')} yourself.`);
-    return this.issue(caller.userId, request);
-  }
-
-  /** Makes a key without asking who wants it: for the first start. */
-  async issue(userId: string, { name, scopes, expiresAt }: CreateApiKeyRequest): Promise<CreatedApiKey> {
     const { key, prefix, hash } = makeApiKey();
     const row = await this.keys.create({
       id: uuid(),
-      userId,
-      name,
+      userId: caller.userId,
+      name: request.name,
       prefix,
       hash,
-      scopes: [...new Set(scopes)],
-      expiresAt: expiresAt === null ? null : new Date(expiresAt),
+      scopes: [...new Set(request.scopes)],
+      expiresAt: request.expiresAt === null ? null : new Date(request.expiresAt),
     });
     return { ...toApiKey(row), key };
+  }
+
+  /**
+   * Makes what is written down somewhere already a key of that user: for the first start.
+   * @returns whether it may be used now; not if it is no key, or is one that was revoked
+   */
+  async register(
+    userId: string,
+    key: string,
+    { name, scopes }: { name: string; scopes: Scope[] },
+  ): Promise<boolean> {
+    if (!isApiKey(key)) return false;
+    await this.keys.register({
+      id: uuid(),
+      userId,
+      name,
+      prefix: prefixOf(key),
+      hash: hashApiKey(key),
+      scopes,
+      expiresAt: null,
+    });
+    return this.isUsable(key);
+  }
+
+  async isUsable(key: string): Promise<boolean> {
+    return isApiKey(key) && (await this.keys.findUsable(hashApiKey(key))) !== null;
+  }
+
+  /** Whether the user has, or ever had, a key. */
+  async hasAny(userId: string): Promise<boolean> {
+    return (await this.keys.listOf(userId, null, 1)).length > 0;
   }
 
   async list(caller: Caller, { cursor, limit }: PageQuery): Promise<ApiKeyPage> {

@@ -53,8 +53,8 @@ export class ClaudeService {
     request: ExecuteRequest,
     { signal, ...options }: Required<SubmitOptions> & { signal: AbortSignal },
   ) {
-    const { id, firstSeq } = await this.submit(caller, request, options);
-    return this.processes.follow(caller, id, { after: firstSeq - 1 }, signal);
+    const process = await this.submit(caller, request, options);
+    return this.processes.followFrom(process, { after: process.firstSeq - 1 }, signal);
   }
 
   /** Cancels the process when its client goes away, if that is what the client asked for. */

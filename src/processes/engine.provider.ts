@@ -12,7 +12,7 @@ export const engineProvider: Provider = {
   provide: ENGINE,
   inject: [CONFIG, DemoApi],
   useFactory: async (config: ServerConfig, demoApi: DemoApi) =>
-    new CliEngine({
+    CliEngine.open({
       directory: config.engineDirectory,
       anthropic: config.demo ? await demoApi.start() : anthropicOf(config),
       network: {
@@ -20,12 +20,19 @@ export const engineProvider: Provider = {
         noProxy: config.NO_PROXY,
         extraCaCerts: config.NODE_EXTRA_CA_CERTS,
       },
+      sandbox: {
+        mode: config.CLAUDE_SANDBOX,
+        network: config.CLAUDE_NETWORK,
+        bwrapPath: config.CLAUDE_BWRAP_PATH,
+        hidden: [process.cwd(), config.DATA_DIR],
+      },
+      models: config.CLAUDE_MODELS,
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
       guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
-        if (kind === 'launched') logger.debug({ ...fields }, kind);
+        if (kind === 'launched' || kind === 'launch_traffic') logger.debug({ ...fields }, kind);
         else logger.warn({ ...fields }, kind);
       },
     }),

@@ -99,9 +99,9 @@ export async function giveOutTurns(transaction: Prisma.TransactionClient, userId
       SELECT id, priority, created_at FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
       ORDER BY id FOR UPDATE SKIP LOCKED
     ), turns AS (
-      SELECT ${FIRST_TURN} + number * ${turn} AS fair_rank
+      SELECT ${FIRST_TURN} + series.place * ${turn} AS fair_rank
       FROM queue_clock clock, queue_shares share, (SELECT min(fair_rank) AS lowest, count(*) AS count FROM visible) waiting,
-        generate_series(0, waiting.count - 1) number
+        generate_series(0, waiting.count - 1) AS series(place)
       WHERE share.user_id = ${userId}::uuid
     ), free AS (
       SELECT fair_rank, row_number() OVER (ORDER BY fair_rank) AS place FROM turns

@@ -25,11 +25,12 @@ export class FollowedLog {
     this.wake();
   }
 
-  /** The log is known to have come so far, by other means than its events. */
+  /** The log was looked up: it has come so far. */
   reached(seq: number): void {
-    if (seq <= this.lastSeq) return;
-    this.forget();
-    this.lastSeq = seq;
+    if (seq > this.lastSeq) {
+      this.forget();
+      this.lastSeq = seq;
+    }
     this.wake();
   }
 
@@ -44,9 +45,14 @@ export class FollowedLog {
     return this.lastSeq > seq;
   }
 
-  /** Resolves when the log has more than that, or the signal aborts. */
+  /** Resolves when the log has more than that, or may have, or the signal aborts. */
   async newsAfter(seq: number, signal: AbortSignal): Promise<void> {
-    if (this.hasMoreThan(seq) || signal.aborted) return;
+    if (!this.hasMoreThan(seq)) await this.nextWord(signal);
+  }
+
+  /** Resolves when anything is heard of the log, be it that there is nothing new, or the signal aborts. */
+  async nextWord(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
     await new Promise<void>((resolve) => {
       const done = () => {
         this.waiting.delete(done);

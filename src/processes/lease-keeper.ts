@@ -4,7 +4,7 @@ import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { inTime } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessChannel } from './process-channel.js';
-import { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessClaimsRepository, type RenewedLease } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Run } from './process-log.repository.js';
 import type { RunLog } from './run-log.js';
@@ -45,7 +45,8 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   ) {}
 
   onApplicationBootstrap(): void {
-    this.scheduleBeat(this.config.LEASE_HEARTBEAT_MS);
+    // At once: the engine's guard counts from the first heartbeat that it hears.
+    this.scheduleBeat(0);
     this.watchTimer = setInterval(() => this.fence(), WATCH_INTERVAL_MS);
     this.channel
       .subscribeCommands((processId) => {
@@ -64,8 +65,9 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     this.held.set(run.processId, { ...run, provenAt: claimSentAt });
   }
 
-  release({ processId }: Run): void {
-    this.held.delete(processId);
+  /** The run is over. Its process may be held again by then: for its next attempt. */
+  release({ processId, fence }: Run): void {
+    if (this.held.get(processId)?.fence === fence) this.held.delete(processId);
   }
 
   stop(): void {
@@ -89,22 +91,23 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     return Math.min(RETRY_MS, this.config.LEASE_HEARTBEAT_MS);
   }
 
+  private answerTimeoutMs(): number {
+    return Math.min(ANSWER_TIMEOUT_MS, this.config.LEASE_HEARTBEAT_MS);
+  }
+
   /** @returns whether the database has answered */
   private async beat(): Promise<boolean> {
-    // What is just being concluded is no longer running as soon as that is done.
-    const renewing = [...this.held.values()].filter(({ log }) => !log.isConcluding && !log.isLost);
+    const renewing = [...this.held.values()].filter(({ log }) => !log.hasConcluded && !log.isLost);
     if (renewing.length === 0) return true;
     const sentAt = performance.now();
     try {
       const renewal = this.claims.renewLeases(this.owner, renewing, this.config.LEASE_TTL_MS);
       const renewed = new Map(
-        (await inTime(renewal, ANSWER_TIMEOUT_MS)).map(({ processId, fence }) => [processId, fence]),
+        (await inTime(renewal, this.answerTimeoutMs())).map((lease) => [lease.processId, lease]),
       );
-      for (const run of renewing) {
-        if (renewed.get(run.processId) === run.fence) run.provenAt = sentAt;
-        else if (!run.log.isConcluding) run.log.lose();
-      }
-      await this.deliver([...renewed.keys()]);
+      for (const run of renewing) this.see(run, renewed.get(run.processId), sentAt);
+      // Not waited for: a question that is never answered must not keep the next heartbeat.
+      void this.deliver([...renewed.keys()]);
       return true;
     } catch (err) {
       this.logger.warn({ err }, 'The leases could not be renewed; trying again.');
@@ -112,10 +115,21 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     }
   }
 
+  private see(run: HeldRun, lease: RenewedLease | undefined, sentAt: number): void {
+    if (lease?.fence !== run.fence) {
+      // What is being concluded is no longer running as soon as that is done.
+      if (!run.log.isConcluding) run.log.lose();
+      return;
+    }
+    run.provenAt = sentAt;
+    // The row itself says so: whoever emptied the inbox may not have got the answer.
+    if (lease.cancelRequested) run.controller.abort(new RunAbort('cancelled'));
+  }
+
   /** Gives up what cannot be proven to be ours, while it still is. */
   private fence(): void {
     for (const run of this.held.values()) {
-      if (run.log.isLost || this.isProven(run.provenAt)) continue;
+      if (run.log.isLost || run.log.hasConcluded || this.isProven(run.provenAt)) continue;
       this.logger.error(
         { processId: run.processId },
         'The lease could not be renewed in time: the run is given up.',

@@ -139,18 +139,22 @@ describe('leases', () => {
     await side.stores.query(`UPDATE processes SET owner = 'another' WHERE id = $1`, [foreign.processId]);
     await side.expire(run.processId);
     const renewed = await renew('worker', [run, ended, foreign, { processId: uuid(), fence: 1 }]);
-    expect(renewed).toEqual([expect.objectContaining({ processId: run.processId, fence: run.fence })]);
+    expect(renewed).toEqual([{ processId: run.processId, fence: run.fence, cancelRequested: false }]);
     expect(await side.claims.findExpired(10)).toEqual([]);
     expect((await side.find(run.processId)).leaseUntil!.getTime()).toBeGreaterThan(Date.now());
+  });
+
+  it('tell of a cancel that was asked for', async () => {
+    const run = await side.run();
+    await side.endings.cancel(run.processId, side.userId);
+    expect(await renew('worker', [run])).toMatchObject([{ processId: run.processId, cancelRequested: true }]);
   });
 
   it('tell of a claim that came in between, by its fence', async () => {
     const run = await side.run();
     await side.endings.conclude(run, [], afterLoss);
     const again = await side.claim();
-    expect(await renew('worker', [run])).toEqual([
-      expect.objectContaining({ processId: run.processId, fence: again.fence }),
-    ]);
+    expect(await renew('worker', [run])).toMatchObject([{ processId: run.processId, fence: again.fence }]);
   });
 
   it('that nobody prolongs are found, those first that ended first', async () => {

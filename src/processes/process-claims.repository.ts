@@ -17,9 +17,8 @@ const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
     WHERE other.session_id = candidate.session_id AND other.status IN ('pending', 'running')
       AND (other.status = 'running' OR (other.created_at, other.id) < (candidate.created_at, candidate.id)))`;
 
-export interface RenewedLease {
-  processId: string;
-  fence: number;
+export interface RenewedLease extends Run {
+  cancelRequested: boolean;
 }
 
 /** Which worker holds which process, and for how long. */
@@ -50,7 +49,8 @@ export class ProcessClaimsRepository {
         ORDER BY id FOR UPDATE
       )
       UPDATE processes SET lease_until = ${leaseEnd(leaseMs)} FROM mine WHERE processes.id = mine.id
-      RETURNING processes.id AS "processId", processes.fence`;
+      RETURNING processes.id AS "processId", processes.fence,
+        processes.cancel_requested_at IS NOT NULL AS "cancelRequested"`;
   }
 
   /** Running processes whose worker has not been heard of for the length of a lease. */

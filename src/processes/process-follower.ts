@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { isTransient } from '../platform/prisma/database-failure.js';
 import { FollowedLog } from './followed-log.js';
 import { ProcessChannel } from './process-channel.js';
 import { isTerminal, type ProcessEvent, type TerminalEvent } from './process-events.schemas.js';
@@ -46,10 +46,11 @@ export class ProcessFollower implements OnApplicationShutdown {
           continue;
         }
         if (!events) {
-          events = await this.log.read(processId, seq, PAGE);
+          events = await this.readPage(processId, seq);
           // A log that is said, time and again, to be further than it is: its process was deleted, say.
-          if (isCaughtUp && events.length === 0 && followed.hasMoreThan(seq))
-            await sleep(BACKSTOP_MS, undefined, { signal }).catch(() => undefined);
+          const isMissing = isCaughtUp && events?.length === 0 && followed.hasMoreThan(seq);
+          if (!events || isMissing) await followed.nextWord(signal);
+          if (!events) continue;
           isCaughtUp = events.length === 0;
           if (isOver()) return;
         }
@@ -72,6 +73,17 @@ export class ProcessFollower implements OnApplicationShutdown {
 
   onApplicationShutdown(): void {
     if (this.backstop) clearInterval(this.backstop);
+  }
+
+  /** What the log holds after a seq; null while the database is away, which a reader sits out. */
+  private async readPage(processId: string, after: number): Promise<ProcessEvent[] | null> {
+    try {
+      return await this.log.read(processId, after, PAGE);
+    } catch (error) {
+      if (!isTransient(error)) throw error;
+      this.logger.debug({ err: error });
+      return null;
+    }
   }
 
   private join(processId: string): FollowedLog {

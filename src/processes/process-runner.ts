@@ -51,19 +51,23 @@ export class ProcessRunner {
     const { signal } = run.controller;
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
-    let hasEnded = false;
     const mayAsk = () => run.log.begin();
+    let ending: Ending | null = null;
     for await (const event of this.engine.run(request, {
       signal,
       workspaceKey: sessionId,
       transcript,
       mayAsk,
     })) {
-      if (event.type === 'ended') await this.conclude(run, verdictOn(event.ending, signal));
-      else await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
-      hasEnded = event.type === 'ended';
+      if (event.type !== 'ended') {
+        await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
+        continue;
+      }
+      ({ ending } = event);
+      if (!mayRunAgain(claimed, ending)) await this.conclude(run, verdictOn(ending, signal));
     }
-    if (!hasEnded) throw new Error('The engine stopped without an ending.');
+    if (!ending) throw new Error('The engine stopped without an ending.');
+    if (!run.log.isConcluding) await this.conclude(run, verdictOn(ending, signal));
   }
 
   private async conclude({ log }: LiveRun, judge: (run: RunHistory) => Verdict): Promise<void> {
@@ -79,6 +83,10 @@ export class ProcessRunner {
     );
   }
 }
+
+/** Then its CLI must be gone before it waits again: the next attempt may begin at once, anywhere. */
+const mayRunAgain = ({ retryOn }: ClaimedProcess, ending: Ending) =>
+  ending.kind === 'failed' && retryOn.includes(ending.error.code);
 
 /** Only what the shutdown itself has ended is lost by it: a failure of another kind stays what it is. */
 function verdictOn(ending: Ending, signal: AbortSignal): (run: RunHistory) => Verdict {

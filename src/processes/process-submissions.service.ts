@@ -11,6 +11,7 @@ import {
   ProcessSubmissionsRepository,
   type Submitted,
 } from './process-submissions.repository.js';
+import { Turns } from '../platform/timing/turns.js';
 import { toProcess } from './process-view.js';
 import { ProcessesQueue } from './processes.queue.js';
 import type { ExecuteRequest, Process } from './processes.schemas.js';
@@ -34,6 +35,9 @@ export interface Submission {
 /** Takes processes in. */
 @Injectable()
 export class ProcessSubmissionsService {
+  /** A user's submits wait for each other anyway: here they do so without a connection to the database each. */
+  private readonly turns = new Turns();
+
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
     private readonly submissions: ProcessSubmissionsRepository,
@@ -75,11 +79,9 @@ export class ProcessSubmissionsService {
     const { QUEUE_MAX_PENDING: maxPending, QUEUE_MAX_PENDING_PER_USER: maxPendingPerUser } = this.config;
     const process = this.toNewProcess(caller, request);
     await this.sessions.prepare(caller, process.session);
-    return this.submissions.submit({
-      process,
-      named,
-      limits: { maxPending, maxPendingPerUser },
-    });
+    return this.turns.take(caller.userId, () =>
+      this.submissions.submit({ process, named, limits: { maxPending, maxPendingPerUser } }),
+    );
   }
 
   private toNewProcess({ userId }: Caller, request: ExecuteRequest): NewProcess {

@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
+import { isStoreOutage } from '../platform/prisma/database-failure.js';
 import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
 import { Lifecycle } from '../platform/health/lifecycle.js';
 import { withSignals } from '../platform/http/with-signals.js';
@@ -129,9 +130,17 @@ export class ProcessesService {
     { after, include }: { after: number; include?: 'raw' | undefined },
     signal: AbortSignal,
   ): Promise<AsyncGenerator<ProcessEvent, void, undefined>> {
-    const process = await this.findAt(caller, id, after);
+    return this.followFrom(await this.findAt(caller, id, after), { after, include }, signal);
+  }
+
+  /** The same for a process that is at hand, and the caller's. */
+  followFrom(
+    process: Process,
+    { after, include }: { after: number; include?: 'raw' | undefined },
+    signal: AbortSignal,
+  ): AsyncGenerator<ProcessEvent, void, undefined> {
     if (isEnded(process) && after === process.lastSeq) return nothing();
-    const events = withoutGap(this.follower.follow(id, after, signal), after);
+    const events = withoutGap(this.follower.follow(process.id, after, signal), after);
     return include === 'raw' ? events : withoutLines(events);
   }
 
@@ -139,11 +148,17 @@ export class ProcessesService {
   async waitForEnd(caller: Caller, process: Process, { waitMs, clientGone }: Wait): Promise<Process> {
     if (isEnded(process)) return process;
     const afterMs = Math.min(waitMs ?? Infinity, this.config.EXECUTE_MAX_WAIT_MS);
-    const ending = await withSignals(
-      { signals: [clientGone, this.lifecycle.drainSignal], afterMs },
-      (signal) => this.follower.untilEnd(process.id, process.lastSeq, signal),
-    );
-    return ending?.process ?? this.find(caller, process.id);
+    try {
+      const ending = await withSignals(
+        { signals: [clientGone, this.lifecycle.drainSignal], afterMs },
+        (signal) => this.follower.untilEnd(process.id, process.lastSeq, signal),
+      );
+      return ending?.process ?? (await this.find(caller, process.id));
+    } catch (error) {
+      // An error would say that there is no process. The caller asks again for it, and is told how it stands then.
+      if (isStoreOutage(error)) return process;
+      throw error;
+    }
   }
 
   async findWaiting(caller: Caller, id: string, wait: Wait): Promise<Process> {

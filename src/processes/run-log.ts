@@ -47,6 +47,7 @@ export class RunLog {
   private failure: Error | null = null;
   private hasFailed = false;
   private hasBegunToConclude = false;
+  private isAtEnd = false;
   private readonly whenLost = withResolvers();
 
   constructor(private readonly options: RunLogOptions) {
@@ -65,6 +66,11 @@ export class RunLog {
   /** Whether its end is being written, or is. */
   get isConcluding(): boolean {
     return this.hasBegunToConclude;
+  }
+
+  /** Whether its end is written: the lease is over with it. */
+  get hasConcluded(): boolean {
+    return this.isAtEnd;
   }
 
   /**
@@ -122,6 +128,7 @@ export class RunLog {
       }
     });
     if (!concluded) throw new RunLost();
+    this.isAtEnd = true;
     this.options.onCommitted(concluded.events);
     return concluded;
   }

@@ -31,7 +31,7 @@ export function explain(violations: Violation[], evidence: Evidence, timings: Ti
   ].join('\n');
 }
 
-export function commandFor(seed: number, timings: Timings): string {
+function commandFor(seed: number, timings: Timings): string {
   const given = Object.entries(timings).map(([name, value]) => `${name}=${String(value)}`);
   return [`CHAOS_SEED=${seed}`, ...given, 'npm run test:chaos'].join(' ');
 }

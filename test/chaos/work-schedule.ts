@@ -1,10 +1,10 @@
 import type { SeededRandom } from './seeded-random.js';
 
 /** How a prompt is submitted: over which transport, and waiting how. */
-export type Door = 'async' | 'waiting' | 'bounded' | 'sse' | 'socket';
+type Door = 'async' | 'waiting' | 'bounded' | 'sse' | 'socket';
 
 /** How a log is read: by which transport, and what it resumes by. */
-export type Transport = 'sse-last-event-id' | 'sse-after' | 'socket' | 'pages';
+type Transport = 'sse-last-event-id' | 'sse-after' | 'socket' | 'pages';
 
 export interface Reading {
   transport: Transport;

@@ -17,7 +17,7 @@ export const tick = () => new Promise((resolve) => setImmediate(resolve));
 
 const HISTORY: RunHistory = {
   attempt: 1,
-  maxAttempts: 1,
+  maxAttempts: 2,
   retryOn: [],
   hasStarted: true,
   crashCount: 0,
@@ -29,6 +29,7 @@ export class FakeProcess {
   fence = 1;
   status = 'running';
   isCancelRequested = false;
+  retryOn: string[] = [];
   readonly events: ProcessEvent[] = [];
 
   constructor(readonly id: string) {}
@@ -78,6 +79,11 @@ export class FakeLog {
 
   readonly repository = {
     append: (batches: RunBatch[]) => this.answer(() => this.append(batches)),
+    begin: (run: Run) =>
+      this.answer(() => {
+        const process = this.processes.get(run.processId);
+        return process?.isOf(run) ? { cancelRequested: process.isCancelRequested } : null;
+      }),
     findRuns: (ids: string[]) =>
       this.answer(() => {
         const found = ids.map((id) => this.processes.get(id)).filter((process) => process !== undefined);
@@ -131,8 +137,15 @@ export class FakeLog {
   ): Concluded | null {
     const process = this.processes.get(run.processId);
     if (!process?.isOf(run)) return null;
-    const verdict = judge({ ...HISTORY, cancelRequested: process.isCancelRequested });
-    if (verdict.kind === 'again') throw new Error('This process is not run again.');
+    const verdict = judge({
+      ...HISTORY,
+      retryOn: process.retryOn,
+      cancelRequested: process.isCancelRequested,
+    });
+    if (verdict.kind === 'again') {
+      process.status = 'pending';
+      return { events: process.add(events), next: { id: process.id, attempt: 2, afterMs: verdict.afterMs } };
+    }
     const { status, result = null } = verdict.outcome;
     process.status = status;
     const terminal = { type: status, process: { result } } as NewProcessEvent;

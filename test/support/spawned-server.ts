@@ -21,6 +21,7 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
     PORT: '0',
     LOG_LEVEL: 'fatal',
     CLAUDE_API_MAX_RETRIES: '1',
+    CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
     ...environment,
     DATA_DIR: dataDirectory,
   });

@@ -12,7 +12,7 @@ type Weather =
   | { kind: 'delay'; ms: number }
   | { kind: 'swallow'; to: RegExp; left: number };
 
-export interface Swallowing {
+interface Swallowing {
   /** Only answers to requests that match are swallowed: `/COMMIT/`, say. Any, unless told. */
   to?: RegExp;
   /** How many; no end unless told. */

@@ -41,6 +41,7 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
     ANTHROPIC_API_KEY: 'sk-ant-test',
     ANTHROPIC_BASE_URL: messages.url,
     CLAUDE_API_MAX_RETRIES: '1',
+    CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
     SHUTDOWN_GRACE_MS: '1',
     ...environment,
   });
@@ -65,8 +66,9 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
   };
 }
 
-function configOf(
-  { databaseUrl, redisUrl }: TestStores,
+/** What a server on these stores is started with. */
+export function configOf(
+  { databaseUrl, redisUrl }: Pick<TestStores, 'databaseUrl' | 'redisUrl'>,
   dataDirectory: string,
   environment: NodeJS.ProcessEnv,
 ): ServerConfig {

@@ -37,6 +37,8 @@ describe('readConfig', () => {
     ['WORKER_CONCURRENCY', '0'],
     ['SHUTDOWN_GRACE_MS', ''.padEnd(12, '9')],
     ['CLAUDE_API_MAX_RETRIES', '-1'],
+    ['CLAUDE_SANDBOX', 'maybe'],
+    ['CLAUDE_NETWORK', 'some'],
   ])('names %s when its value is wrong (%s), and does not repeat the value', (name, value) => {
     const read = () => readConfig({ [name]: value });
     expect(read).toThrow(ConfigError);

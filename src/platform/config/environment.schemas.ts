@@ -24,6 +24,14 @@ const url = (protocols: string[]) =>
       `must be a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
     );
 
+/** Separated by commas. */
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean),
+);
+
 const HOUR_MS = 60 * 60 * 1000;
 const DAY_MS = 24 * HOUR_MS;
 
@@ -36,15 +44,7 @@ export const EnvironmentSchema = z.object({
   HOST: z.string().default('127.0.0.1'),
   PORT: z.coerce.number('must be a port number').int('must be whole').min(0).max(65_535).default(3000),
   PUBLIC_URL: url(['http:', 'https:']).optional(),
-  TRUST_PROXY: z
-    .string()
-    .default('')
-    .transform((text) =>
-      text
-        .split(',')
-        .map((part) => part.trim())
-        .filter(Boolean),
-    )
+  TRUST_PROXY: list
     .pipe(
       z.array(
         z.union(
@@ -52,7 +52,8 @@ export const EnvironmentSchema = z.object({
           'must be addresses or CIDR ranges, separated by commas',
         ),
       ),
-    ),
+    )
+    .default([]),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'must be a level of pino')
     .default('info'),
@@ -72,7 +73,11 @@ export const EnvironmentSchema = z.object({
   NODE_EXTRA_CA_CERTS: z.string().optional(),
 
   CLAUDE_CLI_PATH: z.string().optional(),
+  CLAUDE_SANDBOX: z.enum(['auto', 'required', 'off'], 'must be auto, required or off').default('auto'),
+  CLAUDE_NETWORK: z.enum(['none', 'host'], 'must be none or host').default('none'),
+  CLAUDE_BWRAP_PATH: z.string().optional(),
   CLAUDE_DEFAULT_MODEL: z.string().optional(),
+  CLAUDE_MODELS: list.pipe(z.array(z.string())).optional(),
   CLAUDE_API_MAX_RETRIES: z.coerce
     .number('must be a number')
     .int('must be whole')

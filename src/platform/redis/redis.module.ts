@@ -42,9 +42,15 @@ const connection = (token: symbol, options: RedisOptions): Provider => ({
 
 @Global()
 @Module({
+  // The ready check is what makes a connection that was reset before it had signed in come back, without the offline queue.
   // Commands fail soon while Redis is away: what waits on them has PostgreSQL to fall back on.
   providers: [
-    connection(REDIS, { enableOfflineQueue: false, commandTimeout: COMMAND_TIMEOUT_MS, lazyConnect: false }),
+    connection(REDIS, {
+      enableOfflineQueue: false,
+      enableReadyCheck: true,
+      commandTimeout: COMMAND_TIMEOUT_MS,
+      lazyConnect: false,
+    }),
     connection(REDIS_SUBSCRIBER, { autoResubscribe: true }),
   ],
   exports: [REDIS, REDIS_SUBSCRIBER],

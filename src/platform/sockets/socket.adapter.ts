@@ -1,3 +1,5 @@
+import type { IncomingMessage, Server as HttpServer } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { type INestApplicationContext, Logger } from '@nestjs/common';
 import { IoAdapter } from '@nestjs/platform-socket.io';
 import type { Server, ServerOptions, Socket } from 'socket.io';
@@ -5,6 +7,7 @@ import type { WithCaller } from '../access/access.decorators.js';
 import type { Caller } from '../access/caller.js';
 import { AppError, problemOf } from '../errors/app-error.js';
 import { toAppError } from '../errors/to-app-error.js';
+import { declineUpgrade } from '../http/declined-upgrade.js';
 import { MAX_BODY_BYTES } from '../http/limits.js';
 
 /** How long a connection may take to say which namespace it wants. */
@@ -40,6 +43,7 @@ export class SocketAdapter extends IoAdapter {
       allowRequest: (_request: unknown, decide: Decide) => decide(null, !this.isClosing),
     } as ServerOptions);
     this.server = server;
+    declineOtherUpgrades(this.httpServer as HttpServer, `${server.path()}/`);
     server.use((socket, next) => {
       this.admit(socket).then(
         () => next(),
@@ -79,6 +83,18 @@ export class SocketAdapter extends IoAdapter {
       this.log.error({ err: error.cause ?? error, requestId: socket.id, code: error.code });
     return Object.assign(new Error(problem.code), { data: problem });
   }
+}
+
+/** Engine.IO would close the connection of whoever wants another protocol (`curl --http2` does) without an answer. */
+function declineOtherUpgrades(http: HttpServer, path: string): void {
+  const listeners = http.listeners('upgrade');
+  http.removeAllListeners('upgrade');
+  http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const isOurs =
+      request.headers.upgrade?.toLowerCase() === 'websocket' && request.url?.startsWith(path) === true;
+    if (isOurs) for (const listen of listeners) listen.call(http, request, socket, head);
+    else declineUpgrade(http, { request, socket, head });
+  });
 }
 
 type Decide = (error: string | null, isAllowed: boolean) => void;
