@@ -1,5 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { bornAt, environmentOf, lookAt, type OsProcess, pids, workingDirectoryOf } from './os-processes.js';
+import {
+  bornAt,
+  commandOf,
+  environmentOf,
+  lookAt,
+  type OsProcess,
+  pids,
+  workingDirectoryOf,
+} from './os-processes.js';
 import type { Incarnation, ServerSlot } from './server-slot.js';
 
 const SAMPLE_MS = 100;
@@ -114,8 +122,8 @@ export class CliWatch {
       const known = this.launches.get(id);
       if (known) return known;
       const owner = ownerOf(slot, bornAt(process));
-      const session = workingDirectoryOf(process.pid)?.split('/').at(-1);
-      if (!owner || session === undefined) return null;
+      const session = sessionOf(process.pid, slot);
+      if (!owner || session === null) return null;
       const launch = {
         id,
         session,
@@ -140,6 +148,14 @@ export class CliWatch {
       else bySession.set(launch.session, launch);
     }
   }
+}
+
+/** Its workspace is named after it: the folder that it runs in, or the one that its sandbox shows it. */
+function sessionOf(pid: number, { dataDirectory }: ServerSlot): string | null {
+  const workspaces = `${dataDirectory}/engine/workspaces/`;
+  const places = [workingDirectoryOf(pid) ?? '', ...commandOf(pid)];
+  const workspace = places.find((place) => place.startsWith(workspaces));
+  return workspace?.slice(workspaces.length).split('/')[0] ?? null;
 }
 
 /** The server that lived when the CLI was born; clock ticks are coarse. */

@@ -21,6 +21,8 @@ export interface ProcessRow {
   finishedAt: Date | null;
   cancelRequestedAt: Date | null;
   error: { code: string; detail: string } | null;
+  owner: string | null;
+  leaseUntil: Date | null;
 }
 
 export interface EventRow {
@@ -33,6 +35,8 @@ export interface EventRow {
 
 /** Everything that is known of one run, once the world is healed and has come to rest. */
 export interface Evidence {
+  /** When the database was asked. */
+  at: number;
   schedule: Schedule;
   leaseTtlMs: number;
   ledger: Pick<Ledger, 'submissions' | 'transcripts' | 'endings' | 'cancels' | 'problems'>;
@@ -56,7 +60,7 @@ const ERROR_LEVEL = 50;
 export async function findProcesses(postgres: ChaosPostgres, seed: number): Promise<ProcessRow[]> {
   return postgres.query<ProcessRow & Record<string, unknown>>(
     `SELECT id, session_id AS "sessionId", split_part(prompt, E'\\n', 1) AS mark, status::text, attempt, fence, last_seq AS "lastSeq",
-       created_at AS "createdAt", started_at AS "startedAt", finished_at AS "finishedAt", cancel_requested_at AS "cancelRequestedAt", error
+       created_at AS "createdAt", started_at AS "startedAt", finished_at AS "finishedAt", cancel_requested_at AS "cancelRequestedAt", error, owner, lease_until AS "leaseUntil"
      FROM processes WHERE prompt LIKE $1 ORDER BY created_at`,
     [`chaos-${seed}-%`],
   );
@@ -82,6 +86,7 @@ export async function gatherEvidence(
     [rows.map(({ id }) => id)],
   );
   return {
+    at: Date.now(),
     schedule,
     leaseTtlMs: world.timings.LEASE_TTL_MS,
     ledger,
@@ -102,14 +107,17 @@ function errorLinesOf({ name, incarnations }: ServerSlot, since: number): string
     .flatMap(({ lines }) => lines)
     .filter((line) => {
       const [, level, at] = /^\{"level":(\d+),"time":(\d+)/.exec(line) ?? [];
-      return Number(level) >= ERROR_LEVEL && Number(at) >= since;
+      // What is away is said often enough.
+      return Number(level) >= ERROR_LEVEL && Number(at) >= since && !line.includes('"unavailable"');
     })
     .map((line) => `${name} ${line}`);
 }
 
 function ofTheRun({ launches, overlaps }: CliWatch, sessions: Set<string>, since: number) {
   return {
-    launches: [...launches.values()].filter((seen) => sessions.has(seen.session) || seen.lastSeenAt >= since),
+    launches: [...launches.values()]
+      .filter((seen) => sessions.has(seen.session) || seen.lastSeenAt >= since)
+      .map((seen) => ({ ...seen })),
     overlaps: overlaps.filter(({ session, at }) => sessions.has(session) || at >= since),
   };
 }

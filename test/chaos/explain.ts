@@ -21,7 +21,7 @@ export function explain(violations: Violation[], evidence: Evidence, timings: Ti
       .filter((id) => id !== null)
       .slice(0, MOST_EXPLAINED)
       .map((id) => explainProcess(id, evidence)),
-    'What was done:',
+    `Looked at ${time(evidence.at)}. What was done:`,
     ...evidence.deeds.map(
       ({ kind, at, until, what }) =>
         `  ${time(at)}–${until ? time(until) : '…'} ${kind}: ${what ?? 'hit nothing'}`,

@@ -47,6 +47,7 @@ function wholeEvidence(): Evidence {
     ...payload,
   }));
   return {
+    at: BEGAN + 5000,
     schedule: { seed: 1, durationMs: 1000, redisIsDurable: true, submissions: [submission], faults: [] },
     leaseTtlMs: 3000,
     ledger: {
@@ -90,6 +91,8 @@ function wholeEvidence(): Evidence {
         finishedAt: at(300),
         cancelRequestedAt: null,
         error: null,
+        owner: null,
+        leaseUntil: null,
       },
     ],
     events: new Map([[ID, events]]),

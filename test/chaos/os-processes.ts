@@ -47,7 +47,12 @@ export function workingDirectoryOf(pid: number): string | null {
 export function childrenOf(parent: number): { pid: number; command: string }[] {
   return pids()
     .filter((pid) => lookAt(pid)?.parent === parent)
-    .map((pid) => ({ pid, command: read(`/proc/${pid}/cmdline`)?.replaceAll('\0', ' ').trim() ?? '' }));
+    .map((pid) => ({ pid, command: commandOf(pid).join(' ') }));
+}
+
+/** The program and its arguments. */
+export function commandOf(pid: number): string[] {
+  return read(`/proc/${pid}/cmdline`)?.split('\0').filter(Boolean) ?? [];
 }
 
 /** Whether it runs or could go on; a corpse does not. */

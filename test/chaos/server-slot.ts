@@ -15,6 +15,8 @@ const RESPAWN_MS = 300;
 /** A shutdown may wait for the grace, then for answers under way, and for stores that are away. */
 const STOP_PATIENCE_MS = 45_000;
 const POLL_MS = 50;
+const MOST_LINES = 15;
+const MOST_CHARACTERS = 1000;
 
 /** One life of a server. */
 export interface Incarnation {
@@ -153,11 +155,11 @@ export class ServerSlot {
       if (last === '200') return;
       await sleep(POLL_MS);
     }
-    throw new Error(`${this.name} was not ready within ${patienceMs} ms: ${last}.\n${this.lastWords()}`);
+    throw new Error(`${this.name} was not ready within ${patienceMs} ms: ${last}.\n${this.lastWords(3)}`);
   }
 
-  lastWords(): string {
-    return (this.incarnations.at(-1)?.lines.slice(-15) ?? []).join('\n');
+  private lastWords(most = MOST_LINES): string {
+    return wordsOf(this.incarnations.at(-1), most);
   }
 
   async close(): Promise<void> {
@@ -181,11 +183,13 @@ export class ServerSlot {
     life.endedBy ??= 'itself';
     if (life.endedBy !== 'itself') return;
     if (life.isListening)
-      this.options.onProblem(
-        `${this.name} (pid ${life.pid}) ended by itself: ${how}.\n${life.lines.slice(-15).join('\n')}`,
-      );
+      this.options.onProblem(`${this.name} (pid ${life.pid}) ended by itself: ${how}.\n${wordsOf(life)}`);
     if (this.isWanted) setTimeout(() => this.isWanted && this.start(), RESPAWN_MS);
   }
+}
+
+function wordsOf(life: Incarnation | undefined, most = MOST_LINES): string {
+  return (life?.lines.slice(-most) ?? []).map((line) => line.slice(0, MOST_CHARACTERS)).join('\n');
 }
 
 /** One that was free a moment ago. */

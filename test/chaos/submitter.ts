@@ -92,11 +92,11 @@ export class Submitter {
       client.request<Process>('POST', `/api/v1/claude/execute${path}`, body, { ...headers, ...more });
     switch (door) {
       case 'async':
-        return this.outcomeOf(await post('/async'), mark);
+        return acceptedOr(await post('/async'));
       case 'waiting':
-        return this.outcomeOf(await post(''), mark);
+        return this.waited(await post(''), mark);
       case 'bounded':
-        return this.outcomeOf(await post('', { Prefer: `wait=${BOUNDED_WAIT_S}` }), mark);
+        return this.waited(await post('', { Prefer: `wait=${BOUNDED_WAIT_S}` }), mark);
       case 'sse':
         return this.firstOfStream(client, body, headers);
       case 'socket': {
@@ -107,14 +107,15 @@ export class Submitter {
     }
   }
 
-  private outcomeOf({ status, body }: Answer<Process>, mark: string): Outcome {
-    if (status !== 200 && status !== 202) return refusal(body as unknown as Problem);
-    // 200 is for what has ended, 202 for what has not.
-    if (isEnded(body) !== (status === 200))
+  /** Who waits is told by the status whether it has ended: 200, or not: 202. */
+  private waited(answer: Answer<Process>, mark: string): Outcome {
+    const outcome = acceptedOr(answer);
+    const { status, body } = answer;
+    if (outcome.kind === 'accepted' && isEnded(body) !== (status === 200))
       this.options.ledger.problems.push(
         `${mark} was answered ${status} with a process that is ${body.status}.`,
       );
-    return { kind: 'accepted', process: body };
+    return outcome;
   }
 
   /** The first event of an answer that is the event stream itself: `created`, which shows the process. */
@@ -143,6 +144,11 @@ export class Submitter {
     }
   }
 }
+
+const acceptedOr = ({ status, body }: Answer<Process>): Outcome =>
+  status === 200 || status === 202
+    ? { kind: 'accepted', process: body }
+    : refusal(body as unknown as Problem);
 
 const refusal = ({ status, code }: Problem): Outcome => ({ kind: 'refused', status, code });
 

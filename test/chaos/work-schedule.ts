@@ -35,8 +35,6 @@ export interface Submission {
 /** CLIs are what a small machine has least of: about one submission in that many milliseconds. */
 const APART_MS = 600;
 const STORM_COPIES = 100;
-/** Until the service takes Idempotency-Key. */
-const KEYS_ARE_TAKEN = Boolean(process.env.CHAOS_KEYS);
 const DOORS: readonly Door[] = ['async', 'waiting', 'bounded', 'sse', 'socket'];
 const TRANSPORTS: readonly Transport[] = ['sse-last-event-id', 'sse-after', 'socket', 'pages'];
 
@@ -53,16 +51,14 @@ export function drawSubmissions(
       atMs: Math.floor(random.next() * durationMs),
       prompt: `${mark}\n${drawWork(random)}`,
       door: random.pick(DOORS),
-      copies: random.chance(KEYS_ARE_TAKEN ? 0.75 : 0) ? random.int(1, 4) : 0,
+      copies: random.chance(0.75) ? random.int(1, 4) : 0,
       retry: random.chance(0.3) ? { maxAttempts: random.int(2, 3), on: ['worker_lost'] } : null,
       cancelAfterMs: random.chance(0.35) ? Math.floor(random.next() ** 2 * 5000) : null,
       readings: Array.from({ length: random.int(0, 2) }, () => drawReading(random)),
       api: random.int(0, 1),
     };
     // One of them comes a hundred times at once.
-    return KEYS_ARE_TAKEN && index === storm
-      ? { ...submission, door: 'async' as const, copies: STORM_COPIES }
-      : submission;
+    return index === storm ? { ...submission, door: 'async' as const, copies: STORM_COPIES } : submission;
   }).sort((a, b) => a.atMs - b.atMs);
 }
 

@@ -106,6 +106,7 @@ const environmentFor = (timings: Timings, modelUrl: string): NodeJS.ProcessEnv =
   ANTHROPIC_API_KEY: 'sk-ant-chaos',
   ANTHROPIC_BASE_URL: modelUrl,
   CLAUDE_API_MAX_RETRIES: '1',
+  CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
   EXECUTE_MAX_WAIT_MS: String(EXECUTE_MAX_WAIT_MS),
   SHUTDOWN_GRACE_MS: String(SHUTDOWN_GRACE_MS),
   WORKER_CONCURRENCY: '2',
