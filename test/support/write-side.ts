@@ -16,7 +16,7 @@ import {
 import { createStores, type TestStores } from './stores.js';
 
 export const LEASE_MS = 15_000;
-const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
+export const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
 
 /** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
 export class WriteSide {
