@@ -10,6 +10,7 @@ import { serveOpenApi } from './openapi.js';
 import type { ServerConfig } from './platform/config/config.js';
 import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
+import { readJsonBodies } from './platform/http/json-bodies.js';
 import { OpenConnections } from './platform/http/open-connections.js';
 import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
 import { type SocketAccess, SocketAdapter } from './platform/sockets/socket.adapter.js';
@@ -41,11 +42,11 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
     {
       logger: ['error', 'warn', 'fatal'],
       abortOnError: false,
-      bodyParser: false, // Nest would also read forms; Fastify reads JSON by itself
+      bodyParser: false, // Nest would also read forms
     },
   );
   try {
-    app.getHttpAdapter().getInstance().removeContentTypeParser('text/plain');
+    readJsonBodies(app.getHttpAdapter().getInstance());
     await app.register(helmet, helmetOptions);
     const sockets = new SocketAdapter(app, socketAccess(app));
     app.useWebSocketAdapter(sockets);

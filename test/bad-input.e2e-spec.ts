@@ -286,11 +286,32 @@ describe('a request whose body cannot be read is refused:', () => {
     { name: 'single quotes', body: "{'prompt':'a'}", headers: JSON_TYPE, ...NOT_JSON },
     { name: 'nothing', headers: JSON_TYPE, ...NOT_JSON, detail: /empty/ },
     { name: 'white space', body: ' \n', headers: JSON_TYPE, ...NOT_JSON },
-    {
-      name: 'bytes that are no UTF-8',
-      body: new Uint8Array([0x7b, 0xff, 0xfe, 0x7d]),
+    ...Object.entries({
+      'a byte that is never part of UTF-8': [0xff],
+      'a character that is cut off': [0xe2, 0x82],
+      'a character in more bytes than it needs': [0xc0, 0xaf],
+      'half a surrogate pair in three bytes': [0xed, 0xa0, 0x80],
+      'Latin-1': [0xfc],
+    }).map(([name, bytes]) => ({
+      name: `a prompt with ${name}`,
+      body: Uint8Array.from([...Buffer.from('{"prompt":"a'), ...bytes, ...Buffer.from('"}')]),
       headers: JSON_TYPE,
       ...NOT_JSON,
+      detail: /UTF-8/,
+    })),
+    {
+      name: 'UTF-16',
+      body: Uint8Array.from(Buffer.from(`\uFEFF${json({})}`, 'utf16le')),
+      headers: { 'Content-Type': 'application/json; charset=utf-16' },
+      ...NOT_JSON,
+      detail: /UTF-8/,
+    },
+    {
+      name: 'a byte order mark',
+      body: `\uFEFF${json({})}`,
+      headers: JSON_TYPE,
+      ...NOT_JSON,
+      detail: /byte order mark/,
     },
     {
       name: 'plain text',

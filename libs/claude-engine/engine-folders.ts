@@ -1,5 +1,6 @@
 import { chmod, lstat, mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { copyTree } from './workspace-copy.js';
 
 const PRIVATE = 0o700;
 const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
@@ -42,12 +43,22 @@ export class EngineFolders {
   async listWorkspaces(): Promise<KeptWorkspace[]> {
     const names = await readdir(this.workspaces).catch(ifMissing([]));
     const found = await Promise.all(
-      names.map(async (key) => {
+      names.filter(isPlainName).map(async (key) => {
         const stat = await lstat(join(this.workspaces, key)).catch(ifMissing(null));
         return stat && { key, changedAt: stat.mtime };
       }),
     );
     return found.filter((workspace) => workspace !== null);
+  }
+
+  /** Makes a workspace that begins as a copy of another. @returns false where the other is not here */
+  async copyWorkspace(from: string, key: string): Promise<boolean> {
+    assertPlainName(from);
+    const origin = join(this.workspaces, from);
+    const found = await lstat(origin).catch(ifMissing(null));
+    if (!found?.isDirectory()) return false;
+    await copyTree(origin, await this.makeWorkspace(key));
+    return true;
   }
 
   async removeWorkspace(key: string): Promise<void> {
@@ -68,9 +79,11 @@ export interface LaunchFolders {
   temporary: string;
 }
 
+const isPlainName = (name: string) => PLAIN_NAME.test(name);
+
 /** @throws Error for a name that could be a path, or could hide */
 export function assertPlainName(name: string): void {
-  if (!PLAIN_NAME.test(name)) throw new Error(`Not a plain name: ${JSON.stringify(name.slice(0, 100))}.`);
+  if (!isPlainName(name)) throw new Error(`Not a plain name: ${JSON.stringify(name.slice(0, 100))}.`);
 }
 
 async function makePrivate(folder: string): Promise<void> {

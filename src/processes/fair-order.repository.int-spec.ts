@@ -1,3 +1,4 @@
+/* eslint jest/expect-expect: ["error", { "assertFunctionNames": ["expect*"] }] */
 import fc from 'fast-check';
 import pg from 'pg';
 import { v7 as uuid } from 'uuid';
@@ -32,8 +33,13 @@ async function keepOrder(): Promise<void> {
   expect(await order.findOutOfOrder(100)).toEqual([]);
 }
 
-async function claim(count: number): Promise<{ id: string; userId: string }[]> {
-  const claimed: { id: string; userId: string }[] = [];
+interface Claimed {
+  id: string;
+  userId: string;
+}
+
+async function claim(count: number): Promise<Claimed[]> {
+  const claimed: Claimed[] = [];
   for (let n = 0; n < count; n += 1) {
     const row = await side.claims.claim('worker', LEASE_MS);
     if (row) claimed.push({ id: row.id, userId: row.userId });
@@ -251,7 +257,7 @@ describe('the order of claims, whatever is submitted and cancelled,', () => {
       return own.splice(index % own.length, 1)[0]?.id ?? null;
     }
 
-    take(): { id: string; userId: string } | null {
+    take(): Claimed | null {
       for (let step = 1; step <= this.users.length; step += 1) {
         const user = (this.last + step) % this.users.length;
         const first = this.waiting[user]!.shift();
@@ -281,6 +287,7 @@ describe('the order of claims, whatever is submitted and cancelled,', () => {
         const seated = (await claim(USERS)).map(({ userId }) => userId);
         expect(seated.toSorted()).toEqual(users.toSorted());
         const round = new Round(seated);
+        const [claimed, expected]: [Claimed[], (Claimed | null)[]] = [[], []];
         for (const { kind, user: seat, number } of steps) {
           const userId = seated[seat]!;
           if (kind === 'submit') {
@@ -291,13 +298,13 @@ describe('the order of claims, whatever is submitted and cancelled,', () => {
             if (id !== null) await side.endings.cancel(id, userId);
             await keepOrder();
           } else {
-            for (let n = 0; n <= number; n += 1) {
-              const expected = round.take();
-              expect(await claim(1)).toEqual(expected ? [expected] : []);
-            }
+            claimed.push(...(await claim(number + 1)));
+            expected.push(...Array.from({ length: number + 1 }, () => round.take()));
           }
         }
-        for (let next = round.take(); next; next = round.take()) expect(await claim(1)).toEqual([next]);
+        claimed.push(...(await claim(steps.length)));
+        expected.push(...Array.from({ length: steps.length }, () => round.take()));
+        expect(claimed).toEqual(expected.filter((next) => next !== null));
       }),
       { numRuns: 40 },
     );

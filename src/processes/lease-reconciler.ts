@@ -6,6 +6,7 @@ import {
   type OnApplicationShutdown,
 } from '@nestjs/common';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { isTransient } from '../platform/prisma/database-failure.js';
 import { ProcessChannel } from './process-channel.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
@@ -65,14 +66,26 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
       const expired = await this.claims.findExpired(BATCH);
       if (this.isCutOff) this.judgeFrom = performance.now() + this.config.LEASE_TTL_MS;
       this.isCutOff = false;
-      if (performance.now() >= this.judgeFrom) for (const run of expired) await this.recover(run);
-      for (const id of await this.claims.findOverdue(BATCH)) await this.failOverdue(id);
+      if (performance.now() >= this.judgeFrom) await this.mend(expired, (run) => this.recover(run));
+      await this.mend(await this.claims.findOverdue(BATCH), (id) => this.failOverdue(id));
       // Wake-ups are repeated without end, and cost nothing where they are there already: what a crash or a flushed Redis
       // lost is found by looking at what waits, not at what was sent.
       void this.queue.sweep(await this.claims.findEligible(BATCH));
     } catch (err) {
-      this.isCutOff = true;
+      this.isCutOff ||= isTransient(err);
       this.logger.warn({ err }, 'The sweep failed; the next one tries again.');
+    }
+  }
+
+  /** One process that cannot be mended does not keep the others waiting. */
+  private async mend<T>(all: T[], mendOne: (one: T) => Promise<void>): Promise<void> {
+    for (const one of all) {
+      try {
+        await mendOne(one);
+      } catch (err) {
+        if (isTransient(err)) throw err;
+        this.logger.error({ err, process: one }, 'A process could not be mended.');
+      }
     }
   }
 

@@ -13,13 +13,19 @@ import {
   type NewProcess,
   ProcessSubmissionsRepository,
 } from '../../src/processes/process-submissions.repository.js';
+import { SessionWorkspaces } from '../../src/sessions/session-workspaces.js';
+import { SessionsRepository } from '../../src/sessions/sessions.repository.js';
+import { SessionsService } from '../../src/sessions/sessions.service.js';
+import { TranscriptsRepository } from '../../src/sessions/transcripts.repository.js';
+import { TranscriptsService } from '../../src/sessions/transcripts.service.js';
 import { createStores, type TestStores } from './stores.js';
 
 export const LEASE_MS = 15_000;
-const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
+export const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
 
 /** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
 export class WriteSide {
+  readonly sessions: SessionsService;
   readonly submissions: ProcessSubmissionsRepository;
   readonly claims: ProcessClaimsRepository;
   readonly log: ProcessLogRepository;
@@ -31,7 +37,13 @@ export class WriteSide {
     readonly prisma: PrismaService,
     readonly userId: string,
   ) {
-    this.submissions = new ProcessSubmissionsRepository(prisma);
+    const transcripts = new TranscriptsService(new TranscriptsRepository(prisma));
+    this.sessions = new SessionsService(
+      new SessionsRepository(prisma),
+      transcripts,
+      new SessionWorkspaces(configOf(stores, stores.databaseUrl)),
+    );
+    this.submissions = new ProcessSubmissionsRepository(prisma, this.sessions);
     this.claims = new ProcessClaimsRepository(prisma);
     this.log = new ProcessLogRepository(prisma);
     this.endings = new ProcessEndingsRepository(prisma);
@@ -63,13 +75,11 @@ export class WriteSide {
     await this.stores.drop();
   }
 
-  /** @returns the id of a process that waits */
-  async submit(options: Partial<NewProcess> = {}): Promise<string> {
-    const id = uuid();
-    const process: NewProcess = {
-      id,
+  newProcess(options: Partial<NewProcess> = {}): NewProcess {
+    return {
+      id: uuid(),
       userId: this.userId,
-      sessionId: uuid(),
+      session: { kind: 'new', id: uuid() },
       prompt: 'Do it',
       promptPreview: 'Do it',
       request: {},
@@ -81,8 +91,13 @@ export class WriteSide {
       demo: false,
       ...options,
     };
+  }
+
+  /** @returns the id of a process that waits */
+  async submit(options: Partial<NewProcess> = {}): Promise<string> {
+    const process = this.newProcess(options);
     await this.submissions.submit({ process, named: null, limits: NO_LIMITS });
-    return id;
+    return process.id;
   }
 
   /** Claims the next process. @throws where none may run */
@@ -172,5 +187,7 @@ export const STARTED = {
   facts: { started: FACTS },
 };
 
-const connect = ({ redisUrl: REDIS_URL }: TestStores, DATABASE_URL: string) =>
-  new PrismaService(requireStores(readConfig({ DATABASE_URL, REDIS_URL })));
+const configOf = ({ redisUrl: REDIS_URL }: TestStores, DATABASE_URL: string) =>
+  requireStores(readConfig({ DATABASE_URL, REDIS_URL }));
+
+const connect = (stores: TestStores, databaseUrl: string) => new PrismaService(configOf(stores, databaseUrl));

@@ -12,9 +12,6 @@ const REQUEST_ID = /^[\w.-]{1,128}$/;
 export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
   ({
     bodyLimit: MAX_BODY_BYTES,
-    // The validation pipe refuses such keys by name, over sockets as well.
-    onProtoPoisoning: 'ignore',
-    onConstructorPoisoning: 'ignore',
     trustProxy: TRUST_PROXY.length > 0 ? TRUST_PROXY : false,
     // A caller's own id is kept where it is harmless.
     genReqId: ({ headers }: { headers: IncomingHttpHeaders }) => {
