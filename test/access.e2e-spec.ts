@@ -63,6 +63,7 @@ describe('every operation of the OpenAPI document', () => {
 
   const everyone = (status: number) => ({ owner: status, other: status, administrator: status });
   const OWNERS_AND_ADMINISTRATORS = { owner: 200, other: 404, administrator: 200 };
+  const ADMINISTRATORS = { owner: 403, other: 403, administrator: 200 };
   const idOf = (make: () => Promise<{ id: string }>) => async () => (await make()).id;
 
   const ACCESS: Record<string, Access> = {
@@ -88,8 +89,16 @@ describe('every operation of the OpenAPI document', () => {
       makeId: idOf(waiting),
       answers: OWNERS_AND_ADMINISTRATORS,
     },
+    deleteProcessContent: {
+      scope: 'claude:execute',
+      makeId: idOf(ended),
+      answers: OWNERS_AND_ADMINISTRATORS,
+    },
     listProcessEvents: { scope: 'claude:read', makeId: idOf(waiting), answers: OWNERS_AND_ADMINISTRATORS },
     streamProcessEvents: { scope: 'claude:read', makeId: idOf(ended), answers: OWNERS_AND_ADMINISTRATORS },
+    getQueue: { scope: 'admin', answers: ADMINISTRATORS },
+    pauseQueue: { scope: 'admin', answers: ADMINISTRATORS },
+    resumeQueue: { scope: 'admin', answers: ADMINISTRATORS },
     getHealth: { scope: null, answers: everyone(200) },
     getMetrics: { scope: 'claude:read', answers: everyone(200) },
   };
