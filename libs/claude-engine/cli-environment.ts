@@ -36,6 +36,8 @@ export function cliEnvironment(launch: {
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
     DISABLE_AUTOUPDATER: '1',
     CLAUDE_CODE_DISABLE_AUTO_MEMORY: '1',
+    // A subagent in the background outlives the answer: the run would end without it, and the next would begin with its end.
+    CLAUDE_CODE_DISABLE_BACKGROUND_TASKS: '1',
     [LAUNCH_MARK]: launch.id,
   };
 }

@@ -17,7 +17,9 @@ import {
 /** Keeps a transcript as a database would: by value, and an entry with a uuid once. */
 class KeptInMemory implements Transcript {
   readonly gaps: string[] = [];
-  /** The main conversation. */
+  /** By subpath. */
+  readonly agents = new Map<string, TranscriptEntry[]>();
+  /** The conversation itself. */
   entries: TranscriptEntry[] = [];
   cliSessionId = '';
   isOutOfOrder = false;
@@ -25,14 +27,17 @@ class KeptInMemory implements Transcript {
   load(): Promise<KeptTranscript | null> {
     const { cliSessionId, entries } = this;
     if (entries.length === 0) return Promise.resolve(null);
-    return Promise.resolve(copy({ cliSessionId, parts: [{ subpath: '', entries }] }));
+    const agents = [...this.agents].map(([subpath, said]) => ({ subpath, entries: said }));
+    return Promise.resolve(copy({ cliSessionId, parts: [{ subpath: '', entries }, ...agents] }));
   }
 
-  append(cliSessionId: string, { entries }: TranscriptPart): Promise<void> {
+  append(cliSessionId: string, { subpath, entries }: TranscriptPart): Promise<void> {
     if (this.isOutOfOrder) return Promise.reject(new Error('out of order'));
+    const part = subpath === '' ? this.entries : (this.agents.get(subpath) ?? []);
+    if (subpath !== '') this.agents.set(subpath, part);
     const isNew = ({ uuid }: TranscriptEntry) =>
-      uuid === undefined || !this.entries.some((kept) => kept.uuid === uuid);
-    this.entries.push(...copy(entries.filter(isNew)));
+      uuid === undefined || !part.some((kept) => kept.uuid === uuid);
+    part.push(...copy(entries.filter(isNew)));
     this.cliSessionId = cliSessionId;
     return Promise.resolve();
   }
@@ -147,6 +152,24 @@ describe('a conversation', () => {
     expect(await leftovers()).toEqual(before);
   });
 
+  it('of which nothing but notes was kept begins anew, and goes on from there', async () => {
+    await end({ prompt: 'Lost', promptId: randomUUID() });
+    transcript.cutAfter((entry) => entry.includes('queue-operation'));
+    const { load } = transcript;
+    const agent = { subpath: 'subagents/agent-1', entries: [{ type: 'agent_metadata' }] };
+    transcript.load = async () => {
+      const kept = await load.call(transcript);
+      return kept && { ...kept, parts: [agent, ...kept.parts] };
+    };
+    expect(await end({ prompt: 'Anew\n[[text Here]]', promptId: randomUUID() })).toMatchObject({
+      result: 'Here',
+    });
+    expect(await end({ prompt: 'On\n[[text Still here]]', promptId: randomUUID() })).toMatchObject({
+      result: 'Still here',
+    });
+    expect(shown()).toMatch(/Anew.*Here.*On/s);
+  });
+
   it('of which something could not be kept says so, and its run goes on', async () => {
     transcript.isOutOfOrder = true;
     const run = begin({ prompt: '[[text Done]]', promptId: randomUUID() });
@@ -155,6 +178,20 @@ describe('a conversation', () => {
     expect(run.all('raw').map(({ line }) => JSON.stringify(line))).not.toContainEqual(
       expect.stringContaining('mirror_error'),
     );
+  });
+
+  it('keeps what subagents said apart, and goes on with it', async () => {
+    const agent = { description: 'look', prompt: 'Sub here', subagent_type: 'general-purpose' };
+    const prompt = `Go\n[[tool Agent ${JSON.stringify(agent)}]]\n[[text Done]]`;
+    const request = { prompt, promptId: randomUUID(), allowedTools: ['Task'] };
+    expect(await end(request)).toMatchObject({ kind: 'completed', result: 'Done' });
+    const [said] = [...transcript.agents.values()];
+    expect(JSON.stringify(said)).toContain('Sub here');
+    expect(transcript.entries.flatMap((entry) => spokenIn(entry) ?? [])).toHaveLength(4);
+    expect(await end({ prompt: 'On\n[[text Still here]]', promptId: randomUUID() })).toMatchObject({
+      result: 'Still here',
+    });
+    expect(shown()).toMatch(/Go.*Done.*On/s);
   });
 
   it('has a file for each subagent, and none outside of its folder', async () => {
@@ -176,7 +213,7 @@ describe('a conversation', () => {
     expect(JSON.parse(await read(`s1/${agent}.jsonl`))).toEqual(entry);
     expect(JSON.parse(await read(`s1/${agent}.meta.json`))).toEqual({ agentType: 'helper' });
     for (const subpath of ['../s2', 'a/../../b', 'a\0b']) {
-      const outside = await Conversation.of(request, keeping([{ subpath, entries: [entry] }]));
+      const outside = await Conversation.of(request, keeping([...parts, { subpath, entries: [entry] }]));
       await expect(outside.writeTo(folder)).rejects.toThrow();
     }
     await rm(folder, { recursive: true });
@@ -239,6 +276,23 @@ describe('a prompt that was interrupted', () => {
     expect(await end({ prompt, promptId })).toMatchObject({ kind: 'completed', result: 'Done' });
     expect(count(shown(), prompt)).toBe(1);
     expect(shown()).toContain('its outcome is unknown');
+  });
+
+  it('within a subagent goes on', async () => {
+    const agent = { description: 'look', prompt: 'Sub\n[[hang times=1]]', subagent_type: 'general-purpose' };
+    const prompt = `Go\n[[tool Agent ${JSON.stringify(agent)}]]\n[[text Done]]`;
+    const first = begin({ prompt, promptId, allowedTools: ['Task'] });
+    await first.until('tool_use');
+    await bench.api.waitForRequest((request) => request.prompt === agent.prompt);
+    await eventually(() => JSON.stringify(transcript.entries).includes('"tool_use"'));
+    kill();
+    await first.ending();
+    const second = begin({ prompt, promptId, allowedTools: ['Task'] });
+    expect(await second.ending()).toMatchObject({ kind: 'completed', result: 'Done' });
+    expect(count(shown(), prompt)).toBe(1);
+    expect(await end({ prompt: 'On\n[[text Still here]]', promptId: randomUUID() })).toMatchObject({
+      result: 'Still here',
+    });
   });
 
   it.each(['shutdown', 'timeout'] as const)('by a %s is continued', async (reason) => {

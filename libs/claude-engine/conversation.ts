@@ -27,7 +27,8 @@ export class Conversation {
   ) {}
 
   static async of(request: EngineRequest, transcript: Transcript | undefined): Promise<Conversation> {
-    const kept = (await transcript?.load()) ?? null;
+    const loaded = (await transcript?.load()) ?? null;
+    const kept = loaded && hasBegun(loaded) ? loaded : null;
     const { promptId } = request;
     const standing = promptId === undefined ? ({ kind: 'new' } as const) : standingOf(kept, promptId);
     return new Conversation(request, transcript, kept, standing);
@@ -97,6 +98,10 @@ export class Conversation {
     if (!this.isOver) await this.transcript?.append(cliSessionId, { subpath, entries });
   }
 }
+
+/** There is nothing to resume where a launch was killed before it had kept more than its notes, or those of a subagent. */
+const hasBegun = ({ parts }: KeptTranscript) =>
+  parts.some(({ subpath, entries }) => subpath === '' && entries.some(({ type }) => type === 'user'));
 
 const toLine = (entry: TranscriptEntry) => `${JSON.stringify(entry)}\n`;
 

@@ -78,6 +78,27 @@ describe('claiming', () => {
     }
   });
 
+  it('gives the processes of a session in the order of their submission, whatever their rank', async () => {
+    const ids = await submitToOneSession(3);
+    await side.stores.query('UPDATE processes SET fair_rank = -fair_rank');
+    expect(await side.claims.findEligible(10)).toMatchObject([{ id: ids[0] }]);
+    for (const id of ids) {
+      expect((await claim())?.id).toBe(id);
+      expect(await claim()).toBeNull();
+      await side.stores.query(`UPDATE processes SET status = 'completed' WHERE id = $1`, [id]);
+    }
+  });
+
+  it('gives nothing of a session while what came first in it waits for its retry', async () => {
+    const [first, second] = await submitToOneSession(2);
+    await side.stores.query(`UPDATE processes SET retry_at = now() + interval '1 hour' WHERE id = $1`, [
+      first,
+    ]);
+    expect(await claim()).toBeNull();
+    await side.endings.cancel(first!, side.userId);
+    expect((await claim())?.id).toBe(second);
+  });
+
   it('waits for a process whose row is locked for something else, and does not leave empty-handed', async () => {
     const id = await side.submit();
     const other = new pg.Client({ connectionString: side.stores.databaseUrl });

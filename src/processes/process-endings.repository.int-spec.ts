@@ -83,6 +83,28 @@ describe('the end of a run', () => {
       expect([await headOf(started.processId), await headOf(never.processId)]).toEqual([1, 0]);
     });
 
+    it('counts a turn, too, whose last attempt never came to its start', async () => {
+      const run = await side.startedRun(RETRIES);
+      await side.endings.conclude(run, [], ending(OVERLOADED));
+      await side.endings.cancel(run.processId, side.userId);
+      const { sessionId } = await side.find(run.processId);
+      expect(await side.prisma.session.findUnique({ where: { id: sessionId } })).toMatchObject({ head: 1 });
+    });
+
+    it('names what waits next in its session, if anything', async () => {
+      const alone = await side.startedRun();
+      expect(await side.endings.conclude(alone, [], end())).toMatchObject({ next: null });
+      const run = await side.startedRun();
+      const { sessionId: id } = await side.find(run.processId);
+      const session = { kind: 'continued', id } as const;
+      const next = await side.submit({ session });
+      await side.submit({ session, priority: 9 });
+      await side.submit();
+      expect(await side.endings.conclude(run, [], end())).toMatchObject({
+        next: { id: next, attempt: 1, afterMs: 0 },
+      });
+    });
+
     it('is closed to another fence, and to everybody once it is written', async () => {
       const run = await side.startedRun();
       const another = { ...run, fence: run.fence + 1 };
