@@ -69,6 +69,20 @@ describe('a server that is told to stop while a store is away', () => {
     expect(await terminate()).toEqual(CLEAN);
   });
 
+  it('ends cleanly and soon in the moment in which Redis is back', async () => {
+    await start();
+    proxies.redis.cut();
+    await untilNotReady();
+    proxies.redis.restore();
+    expect(await terminate()).toEqual(CLEAN);
+  });
+
+  it('ends cleanly and soon though Redis was never there', async () => {
+    proxies.redis.cut();
+    await start();
+    expect(await terminate()).toEqual(CLEAN);
+  });
+
   it.each(outages.filter(({ store }) => store === 'redis'))(
     'ends cleanly and soon, though a process ran: $store $trouble',
     async ({ trouble }) => {
