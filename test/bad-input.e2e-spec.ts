@@ -5,7 +5,9 @@ import { makeApiKey } from '../src/auth/api-key-format.js';
 import { type Problem, ProblemSchema } from '../src/platform/errors/errors.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { ApiClient } from './support/api-client.js';
+import { RawConnection } from './support/raw-connection.js';
 import { startTestServer, type TestServer } from './support/test-server.js';
+import { signInAsNewUser } from './support/users.js';
 
 const EXECUTE = '/api/v1/claude/execute';
 const PROCESSES = '/api/v1/claude/processes';
@@ -221,6 +223,42 @@ describe('a body that is not what it should be is refused over HTTP and over soc
     { name: 'half a turn', body: json({ maxTurns: 0.5 }), ...invalid('/maxTurns') },
     { name: 'a timeout in words', body: json({ timeoutMs: '1000' }), ...invalid('/timeoutMs') },
     { name: 'a timeout beyond a day', body: json({ timeoutMs: 1e300 }), ...invalid('/timeoutMs') },
+    ...[-1, 10, 1.5, '9', null].map((priority) => ({
+      name: `the priority ${JSON.stringify(priority)}`,
+      body: json({ priority }),
+      ...invalid('/priority'),
+    })),
+    ...[0, 999, 86_400_001, '1000'].map((queueTimeoutMs) => ({
+      name: `a queue timeout of ${JSON.stringify(queueTimeoutMs)}`,
+      body: json({ queueTimeoutMs }),
+      ...invalid('/queueTimeoutMs'),
+    })),
+    {
+      name: 'an unknown retry code',
+      body: json({ retry: { maxAttempts: 2, on: ['timeout', 'bad_luck'] } }),
+      ...invalid('/retry/on/1'),
+    },
+    {
+      name: 'a retry after what no repetition mends',
+      body: json({ retry: { maxAttempts: 2, on: ['max_turns_reached'] } }),
+      ...invalid('/retry/on/0'),
+    },
+    {
+      name: 'a retry after nothing',
+      body: json({ retry: { maxAttempts: 2, on: [] } }),
+      ...invalid('/retry/on'),
+    },
+    { name: 'a retry without its codes', body: json({ retry: { maxAttempts: 2 } }), ...invalid('/retry/on') },
+    ...[0, 1, 11, 2.5].map((maxAttempts) => ({
+      name: `${maxAttempts} attempts`,
+      body: json({ retry: { maxAttempts, on: ['timeout'] } }),
+      ...invalid('/retry/maxAttempts'),
+    })),
+    {
+      name: 'a retry with an unknown field',
+      body: json({ retry: { maxAttempts: 2, on: ['timeout'], backoffMs: 1 } }),
+      ...invalid('/retry/backoffMs', 'unknown_field'),
+    },
     {
       name: 'a permission mode of the CLI',
       body: json({ permissionMode: 'bypassPermissions' }),
@@ -234,15 +272,28 @@ describe('a body that is not what it should be is refused over HTTP and over soc
       pointer: '/tools/1',
       detail: /Teleport/,
     },
+    { name: 'a session that is no id', body: json({ sessionId: 'mine' }), ...invalid('/sessionId') },
+    {
+      name: 'a session that there is not',
+      body: json({ sessionId: randomUUID() }),
+      status: 404,
+      code: 'session_not_found',
+    },
+    {
+      name: 'the fork of a session that there is not',
+      body: json({ sessionId: randomUUID(), forkSession: true }),
+      status: 404,
+      code: 'session_not_found',
+    },
+    {
+      name: 'a fork of nothing',
+      body: json({ forkSession: true }),
+      ...invalid('/forkSession', 'session_missing'),
+    },
+    { name: 'a fork in words', body: json({ forkSession: 'yes' }), ...invalid('/forkSession') },
     ...Object.entries({
-      sessionId: randomUUID(),
-      forkSession: true,
       maxBudgetUsd: 1,
-      queueTimeoutMs: 1000,
       outputSchema: { type: 'object' },
-      priority: 9,
-      retry: { maxAttempts: 2 },
-      idempotencyKey: 'k',
       permissionMode: 'ask',
       engine: 'api',
     }).map(([field, value]) => ({
@@ -253,8 +304,8 @@ describe('a body that is not what it should be is refused over HTTP and over soc
     })),
     {
       name: 'a planned field beside an unknown one',
-      body: json({ priority: 1, nonsense: 1 }),
-      ...invalid('/priority', 'not_supported_yet'),
+      body: json({ maxBudgetUsd: 1, nonsense: 1 }),
+      ...invalid('/maxBudgetUsd', 'not_supported_yet'),
       detail: /nonsense: there is no such field/,
     },
   ];
@@ -356,19 +407,45 @@ describe('a request whose body cannot be read is refused:', () => {
       code: 'body_too_large',
       detail: /4 MiB/,
     },
-    {
-      name: 'an Idempotency-Key',
+    ...['', ' ', 'two words', 'tab\there', 'clé', 'x'.repeat(256), 'a, b'].map((key) => ({
+      name: `the Idempotency-Key ${JSON.stringify(key.slice(0, 20))}`,
       body: json({}),
-      headers: { ...JSON_TYPE, 'Idempotency-Key': 'k' },
-      status: 422,
-      code: 'not_supported_yet',
-      detail: /Idempotency-Key/,
+      headers: { ...JSON_TYPE, 'Idempotency-Key': key },
+      ...invalid('/Idempotency-Key'),
+      detail: /Idempotency-Key must have 1 to 255 characters of visible ASCII/,
+    })),
+    {
+      name: 'a key in the body, which is for sockets',
+      body: json({ idempotencyKey: 'k' }),
+      headers: JSON_TYPE,
+      ...invalid('/idempotencyKey', 'unknown_field'),
     },
   ];
 
   it.each(named(requests))('%s', async (_, { body, headers, ...refusal }) => {
     for (const path of [EXECUTE, `${EXECUTE}/async`])
       await expectRefused('POST', path, refusal, { headers, ...(body === undefined ? {} : { body }) });
+  });
+
+  it('two Idempotency-Keys, be they the same', async () => {
+    const connection = await RawConnection.open(runner.url);
+    const body = json({});
+    const problem = await writingNothing(async () => {
+      connection.send(
+        `POST ${EXECUTE} HTTP/1.1`,
+        'Host: runner',
+        `Authorization: Bearer ${runner.client.token}`,
+        'Content-Type: application/json',
+        `Content-Length: ${body.length}`,
+        'Idempotency-Key: k',
+        'Idempotency-Key: k',
+        '',
+        body,
+      );
+      return JSON.parse((await connection.answer()).body) as unknown;
+    });
+    connection.close();
+    expectProblem(problem, { ...invalid('/Idempotency-Key'), detail: /must be sent once/ });
   });
 
   it('and a client that wants an event stream is refused with a problem all the same', async () => {
@@ -525,6 +602,114 @@ describe('malformed parameters are refused:', () => {
   });
 });
 
+describe('what is another’s, or not in a state for it, is refused:', () => {
+  const NOT_FOUND: Refusal = { status: 404, code: 'process_not_found' };
+
+  it.each(['events?after=0', 'events?after=1', 'events?after=99', 'events/stream?after=1'])(
+    'the cursor of another’s process: %s',
+    async (route) => {
+      const stranger = await signInAsNewUser(runner);
+      await expectRefused('GET', `${waiting.links.self}/${route}`, NOT_FOUND, { client: stranger });
+    },
+  );
+
+  it('the content of a process that has not ended, or is nobody’s', async () => {
+    await expectRefused('DELETE', `${waiting.links.self}/content`, {
+      status: 409,
+      code: 'process_not_ended',
+    });
+    await expectRefused('DELETE', `${PROCESSES}/${randomUUID()}/content`, NOT_FOUND);
+    await expectRefused('DELETE', `${PROCESSES}/x/content`, invalid('/id'));
+  });
+
+  it('and a cancel of what has ended changes nothing, over HTTP and over sockets', async () => {
+    const { id } = await runner.client.submit({ prompt: 'Cancelled.' });
+    const { body: ended } = await runner.client.cancel(id);
+    await writingNothing(async () => {
+      expect(await runner.client.cancel(id)).toMatchObject({ status: 200, body: ended });
+      const answer: unknown = await socket.timeout(10_000).emitWithAck('claude:cancel', { processId: id });
+      expect(answer).toEqual({ ok: true, process: ended });
+    });
+    expect(await runner.stores.query('SELECT 1 FROM process_commands WHERE process_id = $1', [id])).toEqual(
+      [],
+    );
+  });
+});
+
+describe('a session that is malformed is refused:', () => {
+  const SESSIONS = '/api/v1/claude/sessions';
+  const GONE: Refusal = { status: 404, code: 'session_not_found' };
+  const id = randomUUID();
+  const requests: (Fault & { method?: string; path?: string; body?: unknown })[] = [
+    { name: 'a title that is empty', body: { title: '  ' }, ...invalid('/title') },
+    { name: 'a title of a megabyte', body: { title: 'x'.repeat(MIB) }, ...invalid('/title') },
+    { name: 'NUL in a title', body: { title: 'a\0b' }, ...invalid('/title') },
+    { name: 'half a pair in a title', body: { title: '\ud800' }, ...invalid('/title') },
+    { name: 'a title that is a number', body: { title: 5 }, ...invalid('/title') },
+    { name: 'an unknown field', body: { head: 1 }, ...invalid('/head', 'unknown_field') },
+    { name: 'a change of nothing', method: 'PATCH', path: `/${id}`, body: {}, ...invalid('/title') },
+    {
+      name: 'a change of what cannot be changed',
+      method: 'PATCH',
+      path: `/${id}`,
+      body: { title: 'a', head: 5 },
+      ...invalid('/head', 'unknown_field'),
+    },
+    ...['-1', '1.5', '"1"', '1e300', 'null'].map((head) => ({
+      name: `a fork at ${head}`,
+      path: `/${id}/fork`,
+      body: { head: JSON.parse(head) as unknown },
+      ...invalid('/head'),
+    })),
+    ...['x', '%00', `${id}0`].flatMap((name) => [
+      { name: `GET the id ${name}`, method: 'GET', path: `/${name}`, ...invalid('/id') },
+      { name: `the messages of ${name}`, method: 'GET', path: `/${name}/messages`, ...invalid('/id') },
+      { name: `DELETE the id ${name}`, method: 'DELETE', path: `/${name}`, ...invalid('/id') },
+    ]),
+    ...['-1', 'x', '1.5', '99999999999'].map((after) => ({
+      name: `messages after ${after}`,
+      method: 'GET',
+      path: `/${id}/messages?after=${after}`,
+      ...invalid('/after'),
+    })),
+    { name: 'no messages', method: 'GET', path: `/${id}/messages?limit=0`, ...invalid('/limit') },
+    { name: 'too many messages', method: 'GET', path: `/${id}/messages?limit=201`, ...invalid('/limit') },
+    { name: 'a cursor that is none', method: 'GET', path: '?cursor=x', ...BAD_CURSOR },
+    {
+      name: 'an unknown parameter',
+      method: 'GET',
+      path: '?title=a',
+      ...invalid('/title', 'unknown_field'),
+    },
+    { name: 'GET of one that there is not', method: 'GET', path: `/${id}`, ...GONE },
+    { name: 'the messages of one that there is not', method: 'GET', path: `/${id}/messages`, ...GONE },
+    { name: 'DELETE of one that there is not', method: 'DELETE', path: `/${id}`, ...GONE },
+    { name: 'a fork of one that there is not', path: `/${id}/fork`, body: {}, ...GONE },
+    {
+      name: 'a title of one that there is not',
+      method: 'PATCH',
+      path: `/${id}`,
+      body: { title: 'a' },
+      ...GONE,
+    },
+    {
+      name: 'the processes of a session that is no id',
+      method: 'GET',
+      path: '/../processes?sessionId=mine',
+      ...invalid('/sessionId'),
+    },
+  ];
+
+  it.each(named(requests))('%s', async (_, { method = 'POST', path = '', body, ...refusal }) => {
+    await expectRefused(method, new URL(SESSIONS + path, 'http://x').href.slice('http://x'.length), refusal, {
+      ...(body !== undefined && {
+        body: JSON.stringify(body),
+        headers: { 'Content-Type': 'application/json' },
+      }),
+    });
+  });
+});
+
 describe('a login or an API key that is malformed is refused:', () => {
   const requests: (Fault & { path: string; body: unknown })[] = [
     { name: 'a login with nothing', path: 'login', body: {}, ...invalid('/email') },
@@ -654,6 +839,12 @@ describe('a socket message that is not what it should be is refused:', () => {
       event: 'claude:status',
       args: [{ processId: AN_ID, after }],
       ...invalid('/after'),
+    })),
+    ...['', 'two words', 'x'.repeat(256), 'clé', 1, null, ['k']].map((idempotencyKey) => ({
+      name: `claude:execute with the key ${JSON.stringify(idempotencyKey).slice(0, 20)}`,
+      event: 'claude:execute',
+      args: [{ prompt: 'Hello', idempotencyKey }],
+      ...invalid('/idempotencyKey'),
     })),
     {
       name: 'claude:status with an unknown include',

@@ -43,7 +43,7 @@ export class EngineFolders {
   async listWorkspaces(): Promise<KeptWorkspace[]> {
     const names = await readdir(this.workspaces).catch(ifMissing([]));
     const found = await Promise.all(
-      names.map(async (key) => {
+      names.filter(isPlainName).map(async (key) => {
         const stat = await lstat(join(this.workspaces, key)).catch(ifMissing(null));
         return stat && { key, changedAt: stat.mtime };
       }),
@@ -79,9 +79,11 @@ export interface LaunchFolders {
   temporary: string;
 }
 
+const isPlainName = (name: string) => PLAIN_NAME.test(name);
+
 /** @throws Error for a name that could be a path, or could hide */
 export function assertPlainName(name: string): void {
-  if (!PLAIN_NAME.test(name)) throw new Error(`Not a plain name: ${JSON.stringify(name.slice(0, 100))}.`);
+  if (!isPlainName(name)) throw new Error(`Not a plain name: ${JSON.stringify(name.slice(0, 100))}.`);
 }
 
 async function makePrivate(folder: string): Promise<void> {

@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 
-// docs/adr/0009-callers-take-turns.md: a rank is the number of a round and, within it, the place of the caller. Both numbers are written into ranks.
+// docs/adr/0011-callers-take-turns.md: a rank is the number of a round and, within it, the place of the caller. Both numbers are written into ranks.
 const TURN = 2 ** 24;
 // Odd, and near TURN / the golden ratio: gives each user a place of their own in the round, and spreads new users over it.
 const SPREAD = 10_368_889;

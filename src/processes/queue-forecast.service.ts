@@ -58,7 +58,7 @@ export class QueueForecastService {
 }
 
 /** With n slots that are all busy, one becomes free every n-th part of the time that a run takes. */
-function forecastOf({ position, retryAt }: QueuePlace, pace: Pace | null, now = Date.now()): Forecast {
+export function forecastOf({ position, retryAt }: QueuePlace, pace: Pace | null, now = Date.now()): Forecast {
   if (!pace) return { position, estimatedStartAt: null };
   const { slots, running, meanRunMs } = pace;
   const ahead = Math.max(0, position - Math.max(0, slots - running));

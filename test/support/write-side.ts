@@ -21,7 +21,7 @@ import { TranscriptsService } from '../../src/sessions/transcripts.service.js';
 import { createStores, type TestStores } from './stores.js';
 
 export const LEASE_MS = 15_000;
-const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
+export const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
 
 /** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
 export class WriteSide {
@@ -75,11 +75,9 @@ export class WriteSide {
     await this.stores.drop();
   }
 
-  /** @returns the id of a process that waits */
-  async submit(options: Partial<NewProcess> = {}): Promise<string> {
-    const id = uuid();
-    const process: NewProcess = {
-      id,
+  newProcess(options: Partial<NewProcess> = {}): NewProcess {
+    return {
+      id: uuid(),
       userId: this.userId,
       session: { kind: 'new', id: uuid() },
       prompt: 'Do it',
@@ -93,8 +91,13 @@ export class WriteSide {
       demo: false,
       ...options,
     };
+  }
+
+  /** @returns the id of a process that waits */
+  async submit(options: Partial<NewProcess> = {}): Promise<string> {
+    const process = this.newProcess(options);
     await this.submissions.submit({ process, named: null, limits: NO_LIMITS });
-    return id;
+    return process.id;
   }
 
   /** Claims the next process. @throws where none may run */
