@@ -58,6 +58,7 @@ const planned = (pointer: string): Refusal => ({
 const NOT_JSON: Refusal = { status: 400, code: 'invalid_json' };
 const BAD_CURSOR: Refusal = { status: 400, code: 'cursor_invalid' };
 const UNAUTHENTICATED: Refusal = { status: 401, code: 'unauthenticated' };
+const NOT_ALLOWED: Refusal = { status: 405, code: 'method_not_allowed' };
 const NO_ROUTE: Refusal = { status: 404, code: 'route_not_found' };
 
 const named = <T extends { name: string }>(cases: T[]) => cases.map((each) => [each.name, each] as const);
@@ -584,7 +585,21 @@ describe('malformed parameters are refused:', () => {
     { name: 'an unknown window', path: () => '/api/v1/claude/metrics?window=1y', ...invalid('/window') },
     { name: 'an unknown scope', path: () => '/api/v1/claude/metrics?scope=ours', ...invalid('/scope') },
     { name: 'a route that is none', path: () => '/api/v1/claude/nothing', ...NO_ROUTE },
-    { name: 'a method that is none', method: 'PUT', path: () => EXECUTE, ...NO_ROUTE },
+    ...['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'GET'].map((method) => ({
+      name: `${method} where there is POST alone`,
+      method,
+      path: () => EXECUTE,
+      ...NOT_ALLOWED,
+    })),
+    {
+      name: 'PUT of an id that is known',
+      method: 'PUT',
+      path: () => waiting.links.self,
+      ...NOT_ALLOWED,
+    },
+    { name: 'POST to the health', method: 'POST', path: () => '/health/live', ...NOT_ALLOWED },
+    { name: 'POST to the document', method: 'POST', path: () => '/openapi.json', ...NOT_ALLOWED },
+    { name: 'PUT where there is nothing', method: 'PUT', path: () => '/api/v1/nothing', ...NO_ROUTE },
     {
       name: 'a path that cannot be decoded',
       path: () => `${PROCESSES}/%zz`,
@@ -707,6 +722,25 @@ describe('a session that is malformed is refused:', () => {
         headers: { 'Content-Type': 'application/json' },
       }),
     });
+  });
+});
+
+describe('a method that a path does not take', () => {
+  it.each([
+    ['PUT', EXECUTE, 'POST'],
+    ['POST', PROCESSES, 'GET'],
+    ['PATCH', `${PROCESSES}/ID`, 'GET, DELETE'],
+    ['GET', `${PROCESSES}/ID/cancel`, 'POST'],
+    ['PUT', '/api/v1/auth/api-keys', 'POST, GET'],
+    ['HEAD', PROCESSES, 'GET'],
+  ])('is answered with those that it takes: %s %s', async (method, path, allow) => {
+    const response = await runner.client.fetch(path, { method });
+    expect([response.status, response.headers.get('allow')]).toEqual([405, allow]);
+  });
+
+  it('is refused before anything is read', async () => {
+    const headers = { 'Content-Type': 'text/plain', Authorization: 'Bearer nonsense' };
+    await expectRefused('PUT', EXECUTE, NOT_ALLOWED, { body: 'x', headers });
   });
 });
 
