@@ -12,6 +12,7 @@ import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
 import { readJsonBodies } from './platform/http/json-bodies.js';
 import { OpenConnections } from './platform/http/open-connections.js';
+import { refuseOtherMethods } from './platform/http/other-methods.js';
 import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
 import { type SocketAccess, SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { orLate } from './platform/timing/or-late.js';
@@ -46,12 +47,15 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
     },
   );
   try {
-    readJsonBodies(app.getHttpAdapter().getInstance());
+    const fastify = app.getHttpAdapter().getInstance();
+    readJsonBodies(fastify);
+    const afterRoutes = refuseOtherMethods(fastify);
     await app.register(helmet, helmetOptions);
     const sockets = new SocketAdapter(app, socketAccess(app));
     app.useWebSocketAdapter(sockets);
     if (config.servesApi) serveOpenApi(app);
     await app.init();
+    afterRoutes();
     app.useLogger(app.get(Logger));
     const connections = new OpenConnections(app.getHttpServer());
     await app.listen(config.PORT, config.HOST);

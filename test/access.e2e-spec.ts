@@ -449,6 +449,53 @@ describe('an API key', () => {
     expect(body.detail).toMatch(detail);
   });
 
+  describe('that is made with a key', () => {
+    const inMinutes = (minutes: number) => new Date(Date.now() + minutes * 60_000).toISOString();
+    const MAKER_EXPIRES_AT = inMinutes(60);
+    const makerWith = async (expiresAt: string | null) =>
+      withKey(await createKey(owner, { scopes: ['claude:read', 'keys:manage'], expiresAt }));
+    const make = (maker: ApiClient, fields: object) =>
+      maker.request<CreatedApiKey & Problem>('POST', KEYS, {
+        name: 'Made',
+        scopes: ['claude:read'],
+        ...fields,
+      });
+
+    it.each([
+      ['expires with it unless told', {}, MAKER_EXPIRES_AT],
+      ['may expire sooner', { expiresAt: inMinutes(30) }, null],
+      ['may expire with it', { expiresAt: MAKER_EXPIRES_AT }, MAKER_EXPIRES_AT],
+    ])('%s', async (_, fields: { expiresAt?: string }, expiresAt) => {
+      const { status, body } = await make(await makerWith(MAKER_EXPIRES_AT), fields);
+      expect([status, body.expiresAt]).toEqual([201, expiresAt ?? fields.expiresAt]);
+    });
+
+    it.each([
+      ['later', inMinutes(61)],
+      ['never', null],
+    ])('cannot expire %s', async (_, expiresAt) => {
+      const { status, body } = await make(await makerWith(MAKER_EXPIRES_AT), { expiresAt });
+      expect([status, body.code]).toEqual([403, 'forbidden']);
+      expect(body.errors).toMatchObject([{ pointer: '/expiresAt', code: 'too_late' }]);
+      expect(body.detail).toContain(MAKER_EXPIRES_AT);
+    });
+
+    it.each<[string, { expiresAt?: string | null }]>([
+      ['nothing', {}],
+      ['never', { expiresAt: null }],
+      ['a time', { expiresAt: inMinutes(61) }],
+    ])('expires as it is told where that never does: %s', async (_, fields) => {
+      const { status, body } = await make(await makerWith(null), fields);
+      expect([status, body.expiresAt]).toEqual([201, fields.expiresAt ?? null]);
+    });
+
+    it('and with a password may outlive the access token', async () => {
+      const { body } = await make(owner, { expiresAt: inMinutes(600) });
+      expect(body.expiresAt).not.toBeNull();
+      expect((await make(owner, {})).body.expiresAt).toBeNull();
+    });
+  });
+
   it('tells when it was last used', async () => {
     const created = await createKey(owner);
     expect((await find(owner, created.id))!.lastUsedAt).toBeNull();

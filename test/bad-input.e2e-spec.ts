@@ -58,6 +58,7 @@ const planned = (pointer: string): Refusal => ({
 const NOT_JSON: Refusal = { status: 400, code: 'invalid_json' };
 const BAD_CURSOR: Refusal = { status: 400, code: 'cursor_invalid' };
 const UNAUTHENTICATED: Refusal = { status: 401, code: 'unauthenticated' };
+const NOT_ALLOWED: Refusal = { status: 405, code: 'method_not_allowed' };
 const NO_ROUTE: Refusal = { status: 404, code: 'route_not_found' };
 
 const named = <T extends { name: string }>(cases: T[]) => cases.map((each) => [each.name, each] as const);
@@ -454,16 +455,6 @@ describe('a request whose body cannot be read is refused:', () => {
       headers: { ...JSON_TYPE, Accept: 'text/event-stream' },
     });
   });
-
-  it('and who accepts no JSON at all is told in JSON', async () => {
-    const unknown = `${PROCESSES}/${randomUUID()}`;
-    await expectRefused(
-      'GET',
-      unknown,
-      { status: 404, code: 'process_not_found' },
-      { headers: { Accept: 'image/png' } },
-    );
-  });
 });
 
 describe('malformed parameters are refused:', () => {
@@ -584,7 +575,21 @@ describe('malformed parameters are refused:', () => {
     { name: 'an unknown window', path: () => '/api/v1/claude/metrics?window=1y', ...invalid('/window') },
     { name: 'an unknown scope', path: () => '/api/v1/claude/metrics?scope=ours', ...invalid('/scope') },
     { name: 'a route that is none', path: () => '/api/v1/claude/nothing', ...NO_ROUTE },
-    { name: 'a method that is none', method: 'PUT', path: () => EXECUTE, ...NO_ROUTE },
+    ...['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'GET'].map((method) => ({
+      name: `${method} where there is POST alone`,
+      method,
+      path: () => EXECUTE,
+      ...NOT_ALLOWED,
+    })),
+    {
+      name: 'PUT of an id that is known',
+      method: 'PUT',
+      path: () => waiting.links.self,
+      ...NOT_ALLOWED,
+    },
+    { name: 'POST to the health', method: 'POST', path: () => '/health/live', ...NOT_ALLOWED },
+    { name: 'POST to the document', method: 'POST', path: () => '/openapi.json', ...NOT_ALLOWED },
+    { name: 'PUT where there is nothing', method: 'PUT', path: () => '/api/v1/nothing', ...NO_ROUTE },
     {
       name: 'a path that cannot be decoded',
       path: () => `${PROCESSES}/%zz`,
@@ -707,6 +712,104 @@ describe('a session that is malformed is refused:', () => {
         headers: { 'Content-Type': 'application/json' },
       }),
     });
+  });
+});
+
+describe('an answer that nobody would accept', () => {
+  const stream = () => `${waiting.links.stream}?after=${waiting.lastSeq}`;
+  const NOT_ACCEPTABLE: Refusal = { status: 406, code: 'not_acceptable' };
+
+  it.each<[string, string, () => string, RegExp]>([
+    ['a list', 'image/png', () => PROCESSES, /application\/json/],
+    ['a list', 'text/event-stream', () => PROCESSES, /application\/json/],
+    ['a list', '*/*, application/json;q=0', () => PROCESSES, /application\/json/],
+    ['the health', 'text/html', () => '/api/v1/claude/health', /application\/json/],
+    ['an event stream', 'application/json', stream, /text\/event-stream/],
+  ])('is refused as a problem: %s, Accept: %s', async (_, accept, path, detail) => {
+    const headers = { Accept: accept };
+    await expectRefused('GET', path(), { ...NOT_ACCEPTABLE, detail }, { headers });
+  });
+
+  it('makes no process', async () => {
+    const headers = { Accept: 'image/png', 'Content-Type': 'application/json' };
+    for (const path of [EXECUTE, `${EXECUTE}/async`])
+      await expectRefused('POST', path, NOT_ACCEPTABLE, { headers, body: json({}) });
+  });
+
+  it.each([
+    'application/json',
+    'application/*;q=0.1, image/png',
+    'text/html, */*;q=0.8',
+    'application/problem+json',
+    'nonsense',
+  ])('is not what a list is with Accept: %s', async (accept) => {
+    const response = await runner.client.fetch(PROCESSES, { headers: { Accept: accept } });
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toMatch(/^application\/json\b/);
+  });
+
+  it.each(['*/*', 'text/event-stream', 'text/*'])(
+    'is not what an event stream is with Accept: %s',
+    async (accept) => {
+      const headers = { Accept: accept };
+      const response = await runner.client.fetch(`${waiting.links.stream}?after=0`, { headers });
+      expect(response.status).toBe(200);
+      expect(response.headers.get('content-type')).toMatch(/^text\/event-stream\b/);
+      await response.body?.cancel();
+    },
+  );
+
+  it('is never an empty one: who revokes a key may accept nothing', async () => {
+    const path = `/api/v1/auth/api-keys/${randomUUID()}`;
+    const headers = { Accept: 'image/png' };
+    await expectRefused(
+      'DELETE',
+      path,
+      { status: 404, code: 'api_key_not_found' },
+      { client: runner.administrator, headers },
+    );
+  });
+});
+
+describe('what execute answers with', () => {
+  const EVENTS = 'text/event-stream';
+
+  it.each([
+    [EVENTS, EVENTS],
+    ['application/json, text/event-stream', EVENTS],
+    ['text/*', EVENTS],
+    ['*/*;q=0.5, text/event-stream', EVENTS],
+    ['*/*', 'application/json'],
+    ['application/json, text/event-stream;q=0.5', 'application/json'],
+    ['text/event-stream;q=0, */*', 'application/json'],
+    ['application/json', 'application/json'],
+  ])('Accept: %s is %s', async (accept, mediaType) => {
+    const response = await runner.client.fetch(EXECUTE, {
+      method: 'POST',
+      headers: { Accept: accept, Prefer: 'wait=0', 'Content-Type': 'application/json' },
+      body: json({}),
+    });
+    expect(response.headers.get('content-type')?.split(';')[0]).toBe(mediaType);
+    await response.body?.cancel();
+  });
+});
+
+describe('a method that a path does not take', () => {
+  it.each([
+    ['PUT', EXECUTE, 'POST'],
+    ['POST', PROCESSES, 'GET'],
+    ['PATCH', `${PROCESSES}/ID`, 'GET, DELETE'],
+    ['GET', `${PROCESSES}/ID/cancel`, 'POST'],
+    ['PUT', '/api/v1/auth/api-keys', 'POST, GET'],
+    ['HEAD', PROCESSES, 'GET'],
+  ])('is answered with those that it takes: %s %s', async (method, path, allow) => {
+    const response = await runner.client.fetch(path, { method });
+    expect([response.status, response.headers.get('allow')]).toEqual([405, allow]);
+  });
+
+  it('is refused before anything is read', async () => {
+    const headers = { 'Content-Type': 'text/plain', Authorization: 'Bearer nonsense' };
+    await expectRefused('PUT', EXECUTE, NOT_ALLOWED, { body: 'x', headers });
   });
 });
 

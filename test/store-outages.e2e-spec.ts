@@ -1,4 +1,5 @@
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
+import type { Health } from '../src/claude/claude.schemas.js';
 import { RecordedSocket } from './support/recorded-socket.js';
 import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
@@ -69,6 +70,20 @@ describe('a server that is told to stop while a store is away', () => {
     expect(await terminate()).toEqual(CLEAN);
   });
 
+  it('ends cleanly and soon in the moment in which Redis is back', async () => {
+    await start();
+    proxies.redis.cut();
+    await untilNotReady();
+    proxies.redis.restore();
+    expect(await terminate()).toEqual(CLEAN);
+  });
+
+  it('ends cleanly and soon though Redis was never there', async () => {
+    proxies.redis.cut();
+    await start();
+    expect(await terminate()).toEqual(CLEAN);
+  });
+
   it.each(outages.filter(({ store }) => store === 'redis'))(
     'ends cleanly and soon, though a process ran: $store $trouble',
     async ({ trouble }) => {
@@ -136,5 +151,56 @@ describe('while PostgreSQL is away', () => {
     database.restore();
     for (const client of Object.values(clients()))
       expect((await client.request('GET', PROCESSES)).status).toBe(200);
+  });
+});
+
+describe('the health', () => {
+  let runner: TestServer;
+  let redis: TcpProxy;
+
+  beforeAll(async () => {
+    runner = await startTestServer(async ({ redisUrl }) => {
+      redis = await startTcpProxy(redisUrl);
+      return { REDIS_URL: redis.url, WORKER_CONCURRENCY: '3' };
+    });
+  });
+  afterAll(async () => {
+    redis.restore();
+    await runner.stop();
+    await redis.close();
+  });
+
+  const read = async () => (await runner.administrator.request<Health>('GET', '/api/v1/claude/health')).body;
+
+  it('says null of what only Redis could tell, not none', async () => {
+    expect(await read()).toMatchObject({
+      status: 'ok',
+      parts: {
+        workers: 1,
+        slots: { total: 3, busy: 0 },
+        cliVersions: [expect.any(String)],
+        containment: [expect.any(String)],
+        demo: false,
+        cliPaths: [expect.any(String)],
+      },
+    });
+    redis.cut();
+    expect(await read()).toEqual({
+      status: 'degraded',
+      parts: {
+        database: 'ok',
+        redis: 'down',
+        queueDepth: 0,
+        queuePaused: null,
+        workers: null,
+        slots: null,
+        cliVersions: null,
+        containment: null,
+        apiFallback: false,
+        demo: null,
+        problems: ['Redis does not answer.'],
+        cliPaths: null,
+      },
+    });
   });
 });

@@ -30,7 +30,7 @@ export class ApiKeysController {
     id: 'createApiKey',
     summary: 'Makes an API key',
     description:
-      'The answer is the only place where the key is ever shown. It may do no more than its maker.',
+      'The answer is the only place where the key is ever shown. It may do no more than its maker, and a key that is made with a key ends no later than that.',
     answers: { 201: { description: 'The key', schema: CreatedApiKeySchema } },
     errors: ['invalid_json', 'media_type_unsupported'],
   })

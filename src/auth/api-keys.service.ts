@@ -21,7 +21,7 @@ export class ApiKeysService {
     private readonly openCredentials: OpenCredentials,
   ) {}
 
-  /** @throws AppError `forbidden` for a scope that the caller does not have */
+  /** @throws AppError `forbidden` for what the caller does not have: a scope, or so much time */
   async create(caller: Caller, request: CreateApiKeyRequest): Promise<CreatedApiKey> {
     const beyond = request.scopes.filter((scope) => !caller.scopes.has(scope));
     if (beyond.length > 0)
@@ -34,7 +34,7 @@ export class ApiKeysService {
       prefix,
       hash,
       scopes: [...new Set(request.scopes)],
-      expiresAt: request.expiresAt === null ? null : new Date(request.expiresAt),
+      expiresAt: expiryFor(caller, request.expiresAt),
     });
     return { ...toApiKey(row), key };
   }
@@ -101,6 +101,21 @@ export class ApiKeysService {
       expiresAt: row.expiresAt?.getTime() ?? null,
     };
   }
+}
+
+/** A key that is made with a key ends no later than that. (Whoever signs in anew can make another at any time.) */
+function expiryFor(
+  { apiKeyId, expiresAt: makerExpiresAt }: Caller,
+  asked: CreateApiKeyRequest['expiresAt'],
+): Date | null {
+  const limit = apiKeyId === null || makerExpiresAt === null ? null : new Date(makerExpiresAt);
+  if (asked === undefined) return limit;
+  const expiresAt = asked === null ? null : new Date(asked);
+  if (limit === null || (expiresAt !== null && expiresAt <= limit)) return expiresAt;
+  const detail = `must not be later than that of the key that makes it, ${limit.toISOString()}`;
+  throw new AppError('forbidden', `/expiresAt: ${detail}`, {
+    errors: [{ pointer: '/expiresAt', code: 'too_late', detail }],
+  });
 }
 
 const parseScopes = (scopes: string[]): Scope[] => ScopeSchema.array().parse(scopes);

@@ -31,7 +31,10 @@ export const CreateApiKeyRequestSchema = z
       .min(1)
       .max(ScopeSchema.options.length)
       .default(['claude:execute', 'claude:read']),
-    expiresAt: moment.nullable().default(null),
+    expiresAt: moment
+      .nullable()
+      .optional()
+      .meta({ description: 'Null for never; unless said, when the key that makes it does, or never' }),
   })
   .meta({ id: 'CreateApiKeyRequest' });
 

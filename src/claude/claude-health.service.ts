@@ -28,7 +28,7 @@ export class ClaudeHealthService {
         queueDepth,
         queuePaused,
         problems,
-        ...summarise(workers ?? [], caller.isAdministrator),
+        ...partsOf(workers, caller.isAdministrator),
       },
     };
   }
@@ -55,7 +55,19 @@ function problemsOf({
   return problems;
 }
 
-function summarise(workers: WorkerStatus[], isAdministrator: boolean) {
+/** What the workers tell; what nobody tells, while Redis is away, is null. */
+function partsOf(workers: WorkerStatus[] | null, isAdministrator: boolean) {
+  const apiFallback = false;
+  if (!workers)
+    return {
+      workers: null,
+      slots: null,
+      cliVersions: null,
+      containment: null,
+      apiFallback,
+      demo: null,
+      cliPaths: null,
+    };
   const sum = (field: 'slots' | 'busySlots') => workers.reduce((total, worker) => total + worker[field], 0);
   const distinct = (values: (string | null)[]) => [...new Set(values)].filter((value) => value !== null);
   return {
@@ -63,7 +75,7 @@ function summarise(workers: WorkerStatus[], isAdministrator: boolean) {
     slots: { total: sum('slots'), busy: sum('busySlots') },
     cliVersions: distinct(workers.map(({ engine }) => engine.version)),
     containment: distinct(workers.map(({ engine }) => engine.containment)),
-    apiFallback: false,
+    apiFallback,
     demo: workers.some(({ demo }) => demo),
     cliPaths: isAdministrator ? distinct(workers.map(({ engine }) => engine.path)) : null,
   };

@@ -49,6 +49,7 @@ export class ClaudeController {
       'that no process was made; what became of one is in its `status`. With `Accept: text/event-stream` the answer is the ' +
       'event stream of the process instead.',
     answers: WAITED_ANSWERS,
+    alsoAnswersWith: ['text/event-stream'],
     headers: { Prefer: 'wait=N: wait up to N seconds for the end', ...IDEMPOTENCY_HEADER },
     errors: SUBMIT_ERRORS,
   })

@@ -83,17 +83,18 @@ export const HealthSchema = z
         slots: z.object({ total: z.int(), busy: z.int() }).nullable(),
         queueDepth: z.int().nullable(),
         queuePaused: z.boolean().nullable(),
-        cliVersions: z.array(z.string()),
+        cliVersions: z.array(z.string()).nullable(),
         containment: z
           .array(z.string())
+          .nullable()
           .meta({ description: 'What keeps a run from the rest of its machine, on each worker' }),
         apiFallback: z.boolean(),
-        demo: z.boolean().meta({ description: 'A worker answers from the scripted Messages API' }),
+        demo: z.boolean().nullable().meta({ description: 'A worker answers from the scripted Messages API' }),
         problems: z.array(z.string()),
         cliPaths: z.array(z.string()).nullable().meta({ description: 'For administrators only' }),
       })
       .nullable()
-      .meta({ description: 'With credentials only' }),
+      .meta({ description: 'With credentials only. What is not known, since a store is away, is null' }),
   })
   .meta({ id: 'Health' });
 export type Health = z.output<typeof HealthSchema>;

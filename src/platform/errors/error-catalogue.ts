@@ -11,6 +11,7 @@ export const ERROR_CATALOGUE = {
   process_not_found: { status: 404, title: 'There is no such process', retryable: false },
   session_not_found: { status: 404, title: 'There is no such session', retryable: false },
   api_key_not_found: { status: 404, title: 'There is no such API key', retryable: false },
+  method_not_allowed: { status: 405, title: 'The path does not take this method', retryable: false },
   not_acceptable: {
     status: 406,
     title: 'The route cannot answer in the type that was asked for',

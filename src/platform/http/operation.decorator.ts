@@ -1,7 +1,8 @@
-import { applyDecorators, HttpCode } from '@nestjs/common';
+import { applyDecorators, HttpCode, UseGuards } from '@nestjs/common';
 import { ApiHeader, ApiOperation, ApiResponse } from '@nestjs/swagger';
 import type { z } from 'zod';
 import { ERROR_CATALOGUE, type ErrorCode } from '../errors/error-catalogue.js';
+import { AcceptableGuard } from './acceptable.guard.js';
 
 interface OperationOptions {
   /** `operationId`: the name of the method in generated clients. */
@@ -13,12 +14,15 @@ interface OperationOptions {
     number,
     { description: string; schema?: z.ZodType; mediaType?: string; headers?: string[] }
   >;
+  /** What it answers with as well where that is asked for; the document does not tell. */
+  alsoAnswersWith?: string[];
   errors?: ErrorCode[];
   /** What each header that the route reads means. */
   headers?: Record<string, string>;
   isPublic?: boolean;
 }
 
+const JSON_TYPE = 'application/json';
 const CALLERS = [{ bearer: [] }];
 // Credentials are not asked for, and checked where they come.
 const ANYONE = [{}, ...CALLERS];
@@ -32,17 +36,19 @@ const ERRORS_OF_EVERY_ROUTE: ErrorCode[] = [
 ];
 const ERRORS_OF_CLOSED_ROUTES: ErrorCode[] = ['unauthenticated', 'forbidden'];
 
-/** Says in the OpenAPI document what a route does, answers and refuses. */
+/** Says in the OpenAPI document what a route does, answers and refuses, and refuses who accepts none of its answers. */
 export function Operation({
   id,
   summary,
   description,
   answers,
+  alsoAnswersWith = [],
   errors = [],
   headers = {},
   isPublic = false,
 }: OperationOptions) {
   const [status = 200] = Object.keys(answers).map(Number);
+  const mediaTypes = [...mediaTypesOf(answers), ...alsoAnswersWith];
   return applyDecorators(
     HttpCode(status),
     ApiOperation({
@@ -52,11 +58,25 @@ export function Operation({
       security: isPublic ? ANYONE : CALLERS,
     }),
     ...Object.entries(answers).map(([code, answer]) => ApiResponse(toResponse(Number(code), answer))),
-    ...problems([...ERRORS_OF_EVERY_ROUTE, ...(isPublic ? [] : ERRORS_OF_CLOSED_ROUTES), ...errors]),
+    ...problems([
+      ...ERRORS_OF_EVERY_ROUTE,
+      ...(isPublic ? [] : ERRORS_OF_CLOSED_ROUTES),
+      ...(mediaTypes.length > 0 ? (['not_acceptable'] as const) : []),
+      ...errors,
+    ]),
+    // An answer without a body suits everybody.
+    ...(mediaTypes.length > 0 ? [UseGuards(new AcceptableGuard(mediaTypes))] : []),
     ...Object.entries(headers).map(([name, text]) =>
       ApiHeader({ name, description: text, required: false, schema: { type: 'string' } }),
     ),
   );
+}
+
+function mediaTypesOf(answers: OperationOptions['answers']): string[] {
+  const types = Object.values(answers).flatMap(
+    ({ mediaType, schema }) => mediaType ?? (schema ? JSON_TYPE : []),
+  );
+  return [...new Set(types)];
 }
 
 function toResponse(

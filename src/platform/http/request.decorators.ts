@@ -1,5 +1,6 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Accept } from './accept.js';
 
 const MS_PER_S = 1000;
 const WAIT = /(?:^|[,;\s])wait=(\d{1,6})(?=$|[,;\s])/i;
@@ -25,10 +26,9 @@ export const ClientGone = createParamDecorator((_: unknown, context: ExecutionCo
   return controller.signal;
 });
 
-/** Whether the client would rather have server-sent events than JSON. */
+/** Whether the client would rather have server-sent events than JSON: it names them, or JSON is worse. */
 export const WantsEventStream = createParamDecorator((_: unknown, context: ExecutionContext): boolean => {
-  const { accept } = context.switchToHttp().getRequest<FastifyRequest>().headers;
-  return (
-    accept?.split(',').some((type) => type.trim().toLowerCase().startsWith('text/event-stream')) ?? false
-  );
+  const accept = new Accept(context.switchToHttp().getRequest<FastifyRequest>().headers.accept);
+  const [events, json] = [accept.qualityOf('text/event-stream'), accept.qualityOf('application/json')];
+  return events > json || (events === json && accept.names('text/event-stream'));
 });

@@ -6,9 +6,10 @@ import {
   type OnApplicationShutdown,
   type Provider,
 } from '@nestjs/common';
-import { Redis, type RedisOptions } from 'ioredis';
+import type { Redis, RedisOptions } from 'ioredis';
 import { CONFIG, type ServerConfig } from '../config/config.js';
 import { requireNoEviction } from './eviction-policy.js';
+import { RedisConnection } from './redis-connection.js';
 
 /** The connection for commands. */
 export const REDIS = Symbol('Redis');
@@ -32,12 +33,8 @@ export const REDIS_OPTIONS = {
 const connection = (token: symbol, options: RedisOptions): Provider => ({
   provide: token,
   inject: [CONFIG],
-  useFactory: (config: ServerConfig) => {
-    const client = new Redis(config.REDIS_URL, { ...REDIS_OPTIONS, ...options });
-    // Health shows an outage, and the client reconnects by itself; without a listener it would end the server.
-    client.on('error', () => undefined);
-    return client;
-  },
+  useFactory: (config: ServerConfig) =>
+    new RedisConnection(config.REDIS_URL, { ...REDIS_OPTIONS, ...options }),
 });
 
 @Global()
