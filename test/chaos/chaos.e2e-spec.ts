@@ -2,11 +2,10 @@ import { measureCalmDeath } from './calm-death.js';
 import { explain, NOTHING_TO_EXPLAIN } from './explain.js';
 import { Report } from './report.js';
 import { runChaos, type RunResult } from './run.js';
+import { FIXED_SEEDS } from './schedule.js';
 import { DEFAULT, SHORT, timingsFrom } from './timings.js';
 import { closeWorld, openWorld, type World } from './world.js';
 
-/** Those of every `npm test`: together they commit every kind of fault. */
-const FIXED_SEEDS = [1, 2, 3];
 const RUN_TIMEOUT_MS = 300_000;
 
 const { CHAOS_SEED, CHAOS_RUNS } = process.env;
