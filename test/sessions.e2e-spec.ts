@@ -161,6 +161,17 @@ describe('a session', () => {
     expect(shown(runner.messages)).toMatch(/Break.*Mend/s);
   });
 
+  it('of which something could not be kept says so, and its process ends all the same', async () => {
+    const { id: sessionId } = (await mine.make()).body;
+    await runner.stores.query('ALTER TABLE session_entries ADD CONSTRAINT nothing CHECK (false) NOT VALID');
+    const process = await mine.say('[[text Told]]', { sessionId });
+    await runner.stores.query('ALTER TABLE session_entries DROP CONSTRAINT nothing');
+    expect(process).toMatchObject({ status: 'completed', result: 'Told' });
+    expect((await mine.find(sessionId)).body.transcriptGaps).toBeGreaterThan(0);
+    expect(await mine.say('[[text Kept]]', { sessionId })).toMatchObject({ result: 'Kept' });
+    expect(await mine.said(sessionId)).toEqual(['[[text Kept]]', 'Kept']);
+  });
+
   it('lets each process have its own system prompt', async () => {
     const { sessionId } = await mine.say('[[text One]]', { systemPrompt: 'You are a parrot.' });
     await mine.say('[[text Two]]', { sessionId, systemPrompt: 'You are a cat.' });
