@@ -1,5 +1,6 @@
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
+import type { ApiClient } from './support/api-client.js';
 import { cliProcessesOf, untilNoCliOf } from './support/cli-processes.js';
 import { findBrokenInvariants } from './support/invariants.js';
 import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
@@ -69,36 +70,51 @@ const isText = ({ type }: ProcessEvent) => type === 'text';
 const seqsOf = (events: ProcessEvent[]) => events.map(({ seq }) => seq);
 const fromOne = (events: ProcessEvent[]) => events.map((_, index) => index + 1);
 
+/** A process that speaks for some seconds, with somebody who waits for it and somebody who reads along. */
+async function startTalking(client: ApiClient) {
+  const prompt = '[[text It went on.]]\n[[deltas 12 400]]';
+  const waiting = client.execute({ prompt });
+  await isAsked(prompt);
+  const [row] = await stores.query<{ id: string }>('SELECT id FROM processes');
+  const id = row?.id ?? '';
+  const stream = client.stream(id);
+  return { id, waiting, stream, before: await readUntil(stream, isText) };
+}
+
+async function expectWholeStory(stream: AsyncGenerator<ProcessEvent, void>, before: ProcessEvent[]) {
+  const after = await readUntil(stream, () => false);
+  expect(after.at(-1)).toMatchObject({ type: 'completed', process: { result: 'It went on.' } });
+  expect(seqsOf([...before, ...after])).toEqual(fromOne([...before, ...after]));
+}
+
 describe('while PostgreSQL is away for a moment', () => {
-  it.each(['cut', 'blackHole'] as const)(
-    '%s: submits and reads say so, what runs goes on, streams and waits are told the rest of it',
-    async (trouble) => {
-      const client = await start();
-      const prompt = '[[text It went on.]]\n[[deltas 12 400]]';
-      const waiting = client.execute({ prompt });
-      await isAsked(prompt);
-      const [row] = await stores.query<{ id: string }>('SELECT id FROM processes');
-      const id = row?.id ?? '';
-      const stream = client.stream(id);
-      const before = await readUntil(stream, isText);
+  it('submits and reads say so, what runs goes on, streams and waits are told the rest of it', async () => {
+    const client = await start();
+    const { id, waiting, stream, before } = await startTalking(client);
+    database.cut();
+    const refused = await Promise.all([
+      client.request('POST', '/api/v1/claude/execute/async', { prompt: 'Not now' }),
+      client.request('GET', `/api/v1/claude/processes/${id}`),
+    ]);
+    expect(refused).toMatchObject([UNAVAILABLE, UNAVAILABLE]);
+    for (const { headers } of refused) expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
+    database.restore();
+    await expectWholeStory(stream, before);
+    expect(await waiting).toMatchObject({ status: 200, body: { id, status: 'completed' } });
+    expect(await stores.query('SELECT 1 FROM processes')).toHaveLength(1);
+  });
 
-      database[trouble]();
-      // Both have to find out first: neither may hold up the other.
-      const [submit, read] = await Promise.all([
-        client.request('POST', '/api/v1/claude/execute/async', { prompt: 'Not now' }),
-        client.request('GET', `/api/v1/claude/processes/${id}`),
-      ]);
-      expect([submit, read]).toMatchObject([UNAVAILABLE, UNAVAILABLE]);
-      expect(Number(submit.headers.get('retry-after'))).toBeGreaterThan(0);
-      database.restore();
-
-      const after = await readUntil(stream, () => false);
-      expect(after.at(-1)).toMatchObject({ type: 'completed', process: { result: 'It went on.' } });
-      expect(seqsOf([...before, ...after])).toEqual(fromOne([...before, ...after]));
-      expect(await waiting).toMatchObject({ status: 200, body: { id, status: 'completed' } });
-      expect(await stores.query('SELECT 1 FROM processes')).toHaveLength(1);
-    },
-  );
+  it('and its connections are dead without a word: what runs goes on all the same', async () => {
+    const client = await start();
+    // As many connections as there are, all of which are to die.
+    await Promise.all(Array.from({ length: 40 }, () => client.request('GET', '/api/v1/claude/processes')));
+    const { id, waiting, stream, before } = await startTalking(client);
+    database.blackHole();
+    while ((await fetch(`${server.url}/health/ready`)).status !== 503);
+    database.restore();
+    await expectWholeStory(stream, before);
+    expect(await waiting).toMatchObject({ status: 200, body: { id, status: 'completed' } });
+  });
 
   it('a wait that is over meanwhile is answered with what was made: 202', async () => {
     const client = await start();
