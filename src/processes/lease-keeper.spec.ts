@@ -5,8 +5,8 @@ import { readConfig, requireStores } from '../platform/config/config.js';
 import { EventAppender } from './event-appender.js';
 import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
 import type { ProcessChannel } from './process-channel.js';
-import type { ProcessClaimsRepository, RenewedLease } from './process-claims.repository.js';
 import type { ProcessCommand, ProcessCommandsRepository } from './process-commands.repository.js';
+import type { ProcessLeasesRepository, RenewedLease } from './process-leases.repository.js';
 import type { Run } from './process-log.repository.js';
 
 const TTL_MS = 15_000;
@@ -39,7 +39,7 @@ class Bench {
       }),
     ),
     { heartbeat: () => void (this.guardWasFed += 1) } as unknown as ClaudeEngine,
-    { renewLeases: (_owner: string, runs: Run[]) => this.renew(runs) } as unknown as ProcessClaimsRepository,
+    { renew: (_owner: string, runs: Run[]) => this.renew(runs) } as unknown as ProcessLeasesRepository,
     { take: (_owner: string, ids: string[]) => this.take(ids) } as unknown as ProcessCommandsRepository,
     {
       subscribeCommands: (listener: (processId: string) => void) => {

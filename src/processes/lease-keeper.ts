@@ -4,8 +4,8 @@ import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { inTime } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessChannel } from './process-channel.js';
-import { ProcessClaimsRepository, type RenewedLease } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
+import { ProcessLeasesRepository, type RenewedLease } from './process-leases.repository.js';
 import type { Run } from './process-log.repository.js';
 import type { RunLog } from './run-log.js';
 
@@ -39,7 +39,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
-    private readonly claims: ProcessClaimsRepository,
+    private readonly leases: ProcessLeasesRepository,
     private readonly commands: ProcessCommandsRepository,
     private readonly channel: ProcessChannel,
   ) {}
@@ -101,7 +101,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     if (renewing.length === 0) return true;
     const sentAt = performance.now();
     try {
-      const renewal = this.claims.renewLeases(this.owner, renewing, this.config.LEASE_TTL_MS);
+      const renewal = this.leases.renew(this.owner, renewing, this.config.LEASE_TTL_MS);
       const renewed = new Map(
         (await inTime(renewal, this.answerTimeoutMs())).map((lease) => [lease.processId, lease]),
       );

@@ -158,7 +158,7 @@ describe('a write whose answer is lost', () => {
       const keeper = new LeaseKeeper(
         config,
         { heartbeat: () => undefined } as unknown as ClaudeEngine,
-        losingAnswers(side.claims, isLost),
+        losingAnswers(side.leases, isLost),
         losingAnswers(side.commands, isLost),
         { subscribeCommands: () => Promise.resolve() } as unknown as ProcessChannel,
       );
@@ -187,9 +187,9 @@ describe('a write whose answer is lost', () => {
       const { log, onLost } = open(run, () => false);
       let renewals = 0;
       const renewed = new Promise<void>((resolve) => {
-        const isLost = onceEach('renewLeases');
+        const isLost = onceEach('renew');
         const keeper = keepLeases((method) => {
-          if (method === 'renewLeases' && ++renewals === 3) resolve();
+          if (method === 'renew' && ++renewals === 3) resolve();
           return isLost(method);
         });
         keeper.hold('worker', { ...run, log, controller: new AbortController() }, performance.now());
@@ -208,8 +208,17 @@ describe('a write whose answer is lost', () => {
       const cancelled = new Promise<unknown>((resolve) => {
         controller.signal.addEventListener('abort', () => resolve(controller.signal.reason), { once: true });
       });
-      keepLeases(onceEach('take')).hold('worker', { ...run, log, controller }, performance.now());
+      const isTakenUnheard = new Promise<void>((resolve) => {
+        const isLost = onceEach('take');
+        const keeper = keepLeases((method) => {
+          const isTakeLost = isLost(method);
+          if (isTakeLost) resolve();
+          return isTakeLost;
+        });
+        keeper.hold('worker', { ...run, log, controller }, performance.now());
+      });
       expect(await cancelled).toMatchObject({ kind: 'cancelled' });
+      await isTakenUnheard;
       expect(await side.prisma.processCommand.count({ where: { handledAt: null } })).toBe(0);
     });
 

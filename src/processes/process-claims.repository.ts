@@ -4,6 +4,7 @@ import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.j
 import { isUniqueViolation } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import type { Run } from './process-log.repository.js';
+import { leaseEnd } from './process-leases.repository.js';
 
 const LOCKED_RETRY_MS = 5;
 const MAX_CLAIM_TRIES = 200;
@@ -17,11 +18,7 @@ const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
     WHERE other.session_id = candidate.session_id AND other.status IN ('pending', 'running')
       AND (other.status = 'running' OR (other.created_at, other.id) < (candidate.created_at, candidate.id)))`;
 
-export interface RenewedLease extends Run {
-  cancelRequested: boolean;
-}
-
-/** Which worker holds which process, and for how long. */
+/** Which worker gets which process, and which processes have no worker any more. */
 @Injectable()
 export class ProcessClaimsRepository {
   constructor(private readonly prisma: PrismaService) {}
@@ -38,19 +35,6 @@ export class ProcessClaimsRepository {
       await sleep(LOCKED_RETRY_MS);
     }
     return null;
-  }
-
-  /** Prolongs the leases of a worker. What is not in the answer is no longer its own. */
-  renewLeases(owner: string, runs: Run[], leaseMs: number): Promise<RenewedLease[]> {
-    return this.prisma.$queryRaw`
-      WITH mine AS MATERIALIZED (
-        SELECT id FROM processes
-        WHERE id = ANY(${runs.map(({ processId }) => processId)}::uuid[]) AND owner = ${owner} AND status = 'running'
-        ORDER BY id FOR UPDATE
-      )
-      UPDATE processes SET lease_until = ${leaseEnd(leaseMs)} FROM mine WHERE processes.id = mine.id
-      RETURNING processes.id AS "processId", processes.fence,
-        processes.cancel_requested_at IS NOT NULL AS "cancelRequested"`;
   }
 
   /** Running processes whose worker has not been heard of for the length of a lease. */
@@ -96,6 +80,3 @@ export class ProcessClaimsRepository {
     }
   }
 }
-
-/** Reckoned by the database's clock, which all servers share. */
-const leaseEnd = (leaseMs: number) => Prisma.sql`now() + ${leaseMs} * interval '1 ms'`;

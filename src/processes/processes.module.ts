@@ -17,6 +17,7 @@ import { ProcessCommandsRepository } from './process-commands.repository.js';
 import { ProcessDrain } from './process-drain.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
 import { ProcessFollower } from './process-follower.js';
+import { ProcessLeasesRepository } from './process-leases.repository.js';
 import { ProcessLogRepository } from './process-log.repository.js';
 import { ProcessRetentionRepository } from './process-retention.repository.js';
 import { ProcessStatisticsRepository } from './process-statistics.repository.js';
@@ -43,6 +44,7 @@ const WORKER_PROVIDERS = [
   LeaseKeeper,
   ProcessCommandsRepository,
   ProcessDrain,
+  ProcessLeasesRepository,
   ProcessesProcessor,
   ProcessRunner,
   ProcessWorker,

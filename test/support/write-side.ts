@@ -7,6 +7,7 @@ import { ProcessClaimsRepository } from '../../src/processes/process-claims.repo
 import { ProcessCommandsRepository } from '../../src/processes/process-commands.repository.js';
 import { ProcessEndingsRepository } from '../../src/processes/process-endings.repository.js';
 import type { ProcessEvent } from '../../src/processes/process-events.schemas.js';
+import { ProcessLeasesRepository } from '../../src/processes/process-leases.repository.js';
 import { ProcessLogRepository, type Run } from '../../src/processes/process-log.repository.js';
 import type { ClaimedProcess } from '../../src/processes/process-runner.js';
 import {
@@ -28,6 +29,7 @@ export class WriteSide {
   readonly sessions: SessionsService;
   readonly submissions: ProcessSubmissionsRepository;
   readonly claims: ProcessClaimsRepository;
+  readonly leases: ProcessLeasesRepository;
   readonly log: ProcessLogRepository;
   readonly endings: ProcessEndingsRepository;
   readonly commands: ProcessCommandsRepository;
@@ -45,6 +47,7 @@ export class WriteSide {
     );
     this.submissions = new ProcessSubmissionsRepository(prisma, this.sessions);
     this.claims = new ProcessClaimsRepository(prisma);
+    this.leases = new ProcessLeasesRepository(prisma);
     this.log = new ProcessLogRepository(prisma);
     this.endings = new ProcessEndingsRepository(prisma);
     this.commands = new ProcessCommandsRepository(prisma);

@@ -69,6 +69,18 @@ describe('a failure of the database', () => {
         failureOf(withSettings({ default_transaction_read_only: 'on' }).user.create(newUser())),
       'a statement took too long': () =>
         failureOf(withSettings({ statement_timeout: '20' }).$queryRaw`SELECT 1 FROM pg_sleep(5)`),
+      'a transaction was left alone for too long': () => {
+        const prisma = withSettings({});
+        return failureOf(
+          prisma.$transaction(async (transaction) => {
+            await transaction.$executeRaw`SET LOCAL idle_in_transaction_session_timeout = 20`;
+            const [row] = await transaction.$queryRaw<{ pid: number }[]>`SELECT pg_backend_pid() AS pid`;
+            const isThere = () => stores.query('SELECT 1 FROM pg_stat_activity WHERE pid = $1', [row?.pid]);
+            while ((await isThere()).length > 0);
+            await transaction.user.findMany();
+          }),
+        );
+      },
       'a lock was not to be had': async () => {
         const { data } = newUser();
         await asIs().user.create({ data });

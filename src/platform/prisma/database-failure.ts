@@ -16,8 +16,8 @@ const OUTAGE_CODES = new Set([
 ]);
 
 // SQLSTATE: connections (08), resources (53), the operator or a timeout (57), the system (58), a lock that was not to be had, a
-// standby: https://www.postgresql.org/docs/18/errcodes-appendix.html
-const OUTAGE_STATES = /^(08...|53...|57...|58...|55P03|25006)$/;
+// standby, a transaction that was left alone for too long: https://www.postgresql.org/docs/18/errcodes-appendix.html
+const OUTAGE_STATES = /^(08...|53...|57...|58...|55P03|25006|25P03)$/;
 
 // What the drivers of both give no code.
 const OUTAGE_MESSAGE = new RegExp(

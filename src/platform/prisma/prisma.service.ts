@@ -4,29 +4,30 @@ import { PrismaClient } from '../../generated/prisma/client.js';
 import { CONFIG, type ServerConfig } from '../config/config.js';
 import { orLate } from '../timing/or-late.js';
 
-const POOL_SIZE = 20;
 const TRANSACTION_WAIT_MS = 15_000;
-const CONNECT_TIMEOUT_MS = 5_000;
-/** A connection that is cut without a word would keep its query for ever. */
-const QUERY_TIMEOUT_MS = 15_000;
 /** A server that is cut off within a transaction must not keep its locks from the others, nor their leases, for ever. */
 const IDLE_TRANSACTION_MS = 5_000;
 const DISCONNECT_GRACE_MS = 3_000;
 
-/** The database. Only repositories inject it. */
-@Injectable()
-export class PrismaService extends PrismaClient implements OnApplicationShutdown {
-  constructor(@Inject(CONFIG) config: ServerConfig) {
+interface Pool {
+  size: number;
+  connectTimeoutMs: number;
+  /** A connection that is cut without a word would keep its query for ever: after that it is given up for a new one. */
+  queryTimeoutMs: number;
+}
+
+class Database extends PrismaClient implements OnApplicationShutdown {
+  constructor({ DATABASE_URL }: ServerConfig, { size, connectTimeoutMs, queryTimeoutMs }: Pool) {
     super({
       // The long form quotes the arguments, prompts among them, and ends up in the log.
       errorFormat: 'minimal',
       // A burst waits for a connection; it is not told that the database is away.
       transactionOptions: { maxWait: TRANSACTION_WAIT_MS, timeout: TRANSACTION_WAIT_MS },
       adapter: new PrismaPg({
-        connectionString: config.DATABASE_URL,
-        max: POOL_SIZE,
-        connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-        query_timeout: QUERY_TIMEOUT_MS,
+        connectionString: DATABASE_URL,
+        max: size,
+        connectionTimeoutMillis: connectTimeoutMs,
+        query_timeout: queryTimeoutMs,
         idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
         keepAlive: true,
       }),
@@ -41,5 +42,21 @@ export class PrismaService extends PrismaClient implements OnApplicationShutdown
   async onApplicationShutdown(): Promise<void> {
     // A query that is never answered would hold it up for ever.
     await orLate(this.$disconnect(), DISCONNECT_GRACE_MS);
+  }
+}
+
+/** The database. Only repositories inject it. */
+@Injectable()
+export class PrismaService extends Database {
+  constructor(@Inject(CONFIG) config: ServerConfig) {
+    super(config, { size: 20, connectTimeoutMs: 5_000, queryTimeoutMs: 15_000 });
+  }
+}
+
+/** The database for what cannot wait: by a connection of its own, which nothing else occupies, and which is soon given up. */
+@Injectable()
+export class UrgentPrismaService extends Database {
+  constructor(@Inject(CONFIG) config: ServerConfig) {
+    super(config, { size: 1, connectTimeoutMs: 2_000, queryTimeoutMs: 2_000 });
   }
 }
