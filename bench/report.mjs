@@ -1,20 +1,20 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
+import { writeSection } from './page.mjs';
 
 const FIGURES = [
   ['firstTextMs', 'to the first text'],
   ['resultMs', 'to the result'],
 ];
 
-/** Writes docs/benchmarks.md. @returns its tables */
+/** Writes its section of docs/benchmarks.md. @returns its tables */
 export function writeReport(rounds) {
   const tables = [
     '| | bare `claude -p`: median | p95 | through the service: median | p95 | service ÷ bare, pair by pair: median |',
     '|---|---|---|---|---|---|',
     ...FIGURES.map(([figure, name]) => row(name, figure, rounds)),
   ].join('\n');
-  mkdirSync('docs', { recursive: true });
-  writeFileSync('docs/benchmarks.md', `${preamble(rounds.length)}\n${tables}\n`);
+  writeSection('conversations', `${preamble(rounds.length)}\n${tables}`);
   return tables;
 }
 
@@ -39,9 +39,9 @@ function preamble(runs) {
     readFileSync('node_modules/@anthropic-ai/claude-agent-sdk/package.json', 'utf8'),
   );
   const memory = Math.round(totalmem() / 2 ** 30);
-  return `# Benchmarks
+  return `## Conversations
 
-\`npm run bench\` writes this page. A new conversation each time, one at a time, ${runs} rounds in which both take turns: the bare
+\`npm run bench\` writes this section. A new conversation each time, one at a time, ${runs} rounds in which both take turns: the bare
 \`claude -p\` as a script would spawn it, and \`POST /execute\` with \`Accept: text/event-stream\` through the service: queue,
 database (durable), live stream and all. The CLI is the real one (Agent SDK ${version}); the Messages API is scripted and answers
 at once, so that only the CLI's time and ours are measured. ${availableParallelism()} cores, ${memory} GiB, Node ${process.versions.node}.

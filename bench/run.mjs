@@ -1,7 +1,7 @@
 // `npm run bench`: how long a caller waits for Claude through the service, beside what the caller would use instead.
 // Everything is real but the model: the CLI asks a scripted Messages API that answers at once, so that what is measured is
 // ours and the CLI's. The contenders take turns (A B A B …): these figures are compared pair by pair, since a machine's speed
-// drifts. Writes docs/benchmarks.md.
+// drifts. Writes its section of docs/benchmarks.md.
 import { prepare } from '../scripts/prepared.mjs';
 
 prepare();

@@ -12,6 +12,7 @@ import { ADMIN_PASSWORD, startBeside, startTestServer, type TestServer } from '.
 import { signInAsNewUser, userIdOf } from './support/users.js';
 
 const PROCESSES = '/api/v1/claude/processes';
+const SESSIONS = '/api/v1/claude/sessions';
 const KEYS = '/api/v1/auth/api-keys';
 const ADMIN_EMAIL = 'admin@claude-runner.local';
 
@@ -45,6 +46,8 @@ async function ended(): Promise<Process> {
   const { id } = await waiting();
   return (await owner.cancel(id)).body;
 }
+
+const session = async () => (await owner.request<{ id: string }>('POST', SESSIONS, { title: 'Mine' })).body;
 
 /** What a problem says of an id, with the id and the place taken out. */
 const withoutId = ({ instance: _instance, requestId: _requestId, ...problem }: Problem, id: string) =>
@@ -99,6 +102,27 @@ describe('every operation of the OpenAPI document', () => {
     getQueue: { scope: 'admin', answers: ADMINISTRATORS },
     pauseQueue: { scope: 'admin', answers: ADMINISTRATORS },
     resumeQueue: { scope: 'admin', answers: ADMINISTRATORS },
+    createSession: { scope: 'claude:execute', body: {}, answers: everyone(201) },
+    listSessions: { scope: 'claude:read', answers: everyone(200) },
+    getSession: { scope: 'claude:read', makeId: idOf(session), answers: OWNERS_AND_ADMINISTRATORS },
+    updateSession: {
+      scope: 'claude:execute',
+      body: { title: 'Changed' },
+      makeId: idOf(session),
+      answers: OWNERS_AND_ADMINISTRATORS,
+    },
+    deleteSession: {
+      scope: 'claude:execute',
+      makeId: idOf(session),
+      answers: { owner: 204, other: 404, administrator: 204 },
+    },
+    listSessionMessages: { scope: 'claude:read', makeId: idOf(session), answers: OWNERS_AND_ADMINISTRATORS },
+    forkSession: {
+      scope: 'claude:execute',
+      body: {},
+      makeId: idOf(session),
+      answers: { owner: 201, other: 404, administrator: 404 },
+    },
     getHealth: { scope: null, answers: everyone(200) },
     getMetrics: { scope: 'claude:read', answers: everyone(200) },
   };
@@ -137,12 +161,12 @@ describe('every operation of the OpenAPI document', () => {
   const problemOf = async (response: Response) => (await response.json()) as Problem;
   const whatThereIs = (id: string) =>
     runner.stores.query(
-      'SELECT status::text, cancel_requested_at AS changed FROM processes WHERE id = $1 UNION ALL SELECT name, revoked_at FROM api_keys WHERE id = $1',
+      'SELECT status::text, cancel_requested_at AS changed FROM processes WHERE id = $1 UNION ALL SELECT name, revoked_at FROM api_keys WHERE id = $1 UNION ALL SELECT title, deleted_at FROM sessions WHERE id = $1',
       [id],
     );
   const countOfAll = () =>
     runner.stores.query(
-      'SELECT (SELECT count(*) FROM processes) AS processes, (SELECT count(*) FROM api_keys) AS keys',
+      'SELECT (SELECT count(*) FROM processes) AS processes, (SELECT count(*) FROM api_keys) AS keys, (SELECT count(*) FROM sessions) AS sessions',
     );
 
   describe.each(Object.entries(ACCESS))('%s', (operationId, access) => {

@@ -272,9 +272,26 @@ describe('a body that is not what it should be is refused over HTTP and over soc
       pointer: '/tools/1',
       detail: /Teleport/,
     },
+    { name: 'a session that is no id', body: json({ sessionId: 'mine' }), ...invalid('/sessionId') },
+    {
+      name: 'a session that there is not',
+      body: json({ sessionId: randomUUID() }),
+      status: 404,
+      code: 'session_not_found',
+    },
+    {
+      name: 'the fork of a session that there is not',
+      body: json({ sessionId: randomUUID(), forkSession: true }),
+      status: 404,
+      code: 'session_not_found',
+    },
+    {
+      name: 'a fork of nothing',
+      body: json({ forkSession: true }),
+      ...invalid('/forkSession', 'session_missing'),
+    },
+    { name: 'a fork in words', body: json({ forkSession: 'yes' }), ...invalid('/forkSession') },
     ...Object.entries({
-      sessionId: randomUUID(),
-      forkSession: true,
       maxBudgetUsd: 1,
       outputSchema: { type: 'object' },
       permissionMode: 'ask',
@@ -616,6 +633,80 @@ describe('what is another’s, or not in a state for it, is refused:', () => {
     expect(await runner.stores.query('SELECT 1 FROM process_commands WHERE process_id = $1', [id])).toEqual(
       [],
     );
+  });
+});
+
+describe('a session that is malformed is refused:', () => {
+  const SESSIONS = '/api/v1/claude/sessions';
+  const GONE: Refusal = { status: 404, code: 'session_not_found' };
+  const id = randomUUID();
+  const requests: (Fault & { method?: string; path?: string; body?: unknown })[] = [
+    { name: 'a title that is empty', body: { title: '  ' }, ...invalid('/title') },
+    { name: 'a title of a megabyte', body: { title: 'x'.repeat(MIB) }, ...invalid('/title') },
+    { name: 'NUL in a title', body: { title: 'a\0b' }, ...invalid('/title') },
+    { name: 'half a pair in a title', body: { title: '\ud800' }, ...invalid('/title') },
+    { name: 'a title that is a number', body: { title: 5 }, ...invalid('/title') },
+    { name: 'an unknown field', body: { head: 1 }, ...invalid('/head', 'unknown_field') },
+    { name: 'a change of nothing', method: 'PATCH', path: `/${id}`, body: {}, ...invalid('/title') },
+    {
+      name: 'a change of what cannot be changed',
+      method: 'PATCH',
+      path: `/${id}`,
+      body: { title: 'a', head: 5 },
+      ...invalid('/head', 'unknown_field'),
+    },
+    ...['-1', '1.5', '"1"', '1e300', 'null'].map((head) => ({
+      name: `a fork at ${head}`,
+      path: `/${id}/fork`,
+      body: { head: JSON.parse(head) as unknown },
+      ...invalid('/head'),
+    })),
+    ...['x', '%00', `${id}0`].flatMap((name) => [
+      { name: `GET the id ${name}`, method: 'GET', path: `/${name}`, ...invalid('/id') },
+      { name: `the messages of ${name}`, method: 'GET', path: `/${name}/messages`, ...invalid('/id') },
+      { name: `DELETE the id ${name}`, method: 'DELETE', path: `/${name}`, ...invalid('/id') },
+    ]),
+    ...['-1', 'x', '1.5', '99999999999'].map((after) => ({
+      name: `messages after ${after}`,
+      method: 'GET',
+      path: `/${id}/messages?after=${after}`,
+      ...invalid('/after'),
+    })),
+    { name: 'no messages', method: 'GET', path: `/${id}/messages?limit=0`, ...invalid('/limit') },
+    { name: 'too many messages', method: 'GET', path: `/${id}/messages?limit=201`, ...invalid('/limit') },
+    { name: 'a cursor that is none', method: 'GET', path: '?cursor=x', ...BAD_CURSOR },
+    {
+      name: 'an unknown parameter',
+      method: 'GET',
+      path: '?title=a',
+      ...invalid('/title', 'unknown_field'),
+    },
+    { name: 'GET of one that there is not', method: 'GET', path: `/${id}`, ...GONE },
+    { name: 'the messages of one that there is not', method: 'GET', path: `/${id}/messages`, ...GONE },
+    { name: 'DELETE of one that there is not', method: 'DELETE', path: `/${id}`, ...GONE },
+    { name: 'a fork of one that there is not', path: `/${id}/fork`, body: {}, ...GONE },
+    {
+      name: 'a title of one that there is not',
+      method: 'PATCH',
+      path: `/${id}`,
+      body: { title: 'a' },
+      ...GONE,
+    },
+    {
+      name: 'the processes of a session that is no id',
+      method: 'GET',
+      path: '/../processes?sessionId=mine',
+      ...invalid('/sessionId'),
+    },
+  ];
+
+  it.each(named(requests))('%s', async (_, { method = 'POST', path = '', body, ...refusal }) => {
+    await expectRefused(method, new URL(SESSIONS + path, 'http://x').href.slice('http://x'.length), refusal, {
+      ...(body !== undefined && {
+        body: JSON.stringify(body),
+        headers: { 'Content-Type': 'application/json' },
+      }),
+    });
   });
 });
 

@@ -11,6 +11,9 @@ import { type Started, startProgram } from './support/started.js';
 const run = promisify(execFile);
 
 /** What a newcomer does: `npm start` on a checkout, with nothing in the environment but where the data goes. */
+/** It may install and build first. */
+const FIRST_START_MS = 5 * 60_000;
+
 describe('npm start', () => {
   const directory = mkdtempSync(join(tmpdir(), 'claude runner start ')); // a path that needs quoting
   const start = () =>
@@ -29,7 +32,7 @@ describe('npm start', () => {
   beforeAll(async () => {
     runner = start();
     await runner.line(/curl -s/);
-  });
+  }, FIRST_START_MS);
   afterAll(async () => {
     runner.kill('SIGINT');
     await runner.exited;

@@ -1,5 +1,6 @@
 import { chmod, lstat, mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { copyTree } from './workspace-copy.js';
 
 const PRIVATE = 0o700;
 const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
@@ -48,6 +49,16 @@ export class EngineFolders {
       }),
     );
     return found.filter((workspace) => workspace !== null);
+  }
+
+  /** Makes a workspace that begins as a copy of another. @returns false where the other is not here */
+  async copyWorkspace(from: string, key: string): Promise<boolean> {
+    assertPlainName(from);
+    const origin = join(this.workspaces, from);
+    const found = await lstat(origin).catch(ifMissing(null));
+    if (!found?.isDirectory()) return false;
+    await copyTree(origin, await this.makeWorkspace(key));
+    return true;
   }
 
   async removeWorkspace(key: string): Promise<void> {

@@ -31,6 +31,7 @@ export {
   type Usage,
   type UsageEvent,
 } from './engine-event.js';
+export { EngineFolders } from './engine-folders.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { type Containment } from './launcher.js';

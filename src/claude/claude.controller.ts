@@ -22,6 +22,8 @@ const SUBMIT_ERRORS: ErrorCode[] = [
   'tool_not_allowed',
   'idempotency_key_reused',
   'queue_full',
+  'session_not_found',
+  'session_busy',
 ];
 const IDEMPOTENCY_HEADER = {
   'Idempotency-Key':

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { timestamp } from '../platform/http/common.schemas.js';
-import { UsageSchema } from '../processes/processes.schemas.js';
+import { UsageSchema } from '../sessions/usage.schemas.js';
 
 export const MetricsQuerySchema = z.strictObject({
   window: z.enum(['5m', '1h', '24h']).default('1h'),

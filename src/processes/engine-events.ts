@@ -14,6 +14,8 @@ const StoredRequestSchema = ExecuteRequestSchema.omit({
   priority: true,
   retry: true,
   queueTimeoutMs: true,
+  sessionId: true,
+  forkSession: true,
 });
 
 export function toEngineRequest(

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { Logger, type Provider } from '@nestjs/common';
 import { CliEngine } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
@@ -14,7 +13,7 @@ export const engineProvider: Provider = {
   inject: [CONFIG, DemoApi],
   useFactory: async (config: ServerConfig, demoApi: DemoApi) =>
     CliEngine.open({
-      directory: join(config.DATA_DIR, 'engine'),
+      directory: config.engineDirectory,
       anthropic: config.demo ? await demoApi.start() : anthropicOf(config),
       network: {
         httpsProxy: config.HTTPS_PROXY,

@@ -12,7 +12,7 @@ import type { RunHistory, Verdict } from './run-verdict.js';
 /** What was written when a run was over. */
 export interface Concluded {
   events: ProcessEvent[];
-  /** The next attempt, where there is one. */
+  /** What waits for a wake-up now, if anything: the next attempt, or the next of the session. */
   next: { id: string; attempt: number; afterMs: number } | null;
 }
 
@@ -44,7 +44,8 @@ export class ProcessEndingsRepository {
       if (!locked) return null;
       const verdict = judge(historyOf(locked.row));
       if (verdict.kind === 'again') return giveBack(transaction, locked, events, verdict);
-      return { events: await finish(transaction, locked, events, verdict.outcome), next: null };
+      const written = await finish(transaction, locked, events, verdict.outcome);
+      return { events: written, next: await nextOfSession(transaction, locked) };
     });
   }
 
@@ -140,6 +141,21 @@ async function finish(
     await transaction.session.update({ where: { id: row.sessionId }, data: { head: { increment: 1 } } });
   const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
   return insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, [...events, terminal]);
+}
+
+/** Its wake-up was spent while what came before it was not over. */
+async function nextOfSession(
+  transaction: Prisma.TransactionClient,
+  { row: { sessionId }, now }: LockedProcess,
+): Promise<Concluded['next']> {
+  const next = await transaction.process.findFirst({
+    where: { sessionId, status: 'pending' },
+    orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
+    select: { id: true, attempt: true, retryAt: true },
+  });
+  if (!next) return null;
+  const { id, attempt, retryAt } = next;
+  return { id, attempt, afterMs: Math.max(0, (retryAt?.getTime() ?? 0) - now.getTime()) };
 }
 
 /** Back to the queue, to its old place. What a reader saw of a run that is void is followed by `retrying`. */

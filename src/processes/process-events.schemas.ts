@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { timestamp } from '../platform/http/common.schemas.js';
-import { ProcessSchema, UsageSchema } from './processes.schemas.js';
+import { UsageSchema } from '../sessions/usage.schemas.js';
+import { ProcessSchema } from './processes.schemas.js';
 
 const envelope = { processId: z.uuid(), seq: z.int().min(1), createdAt: timestamp };
 

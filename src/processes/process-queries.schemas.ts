@@ -33,6 +33,7 @@ export const ListProcessesQuerySchema = z.preprocess(
   gatherMetadata,
   PageQuerySchema.extend({
     status: statuses.optional(),
+    sessionId: z.uuid().optional(),
     createdAfter: moment.optional(),
     createdBefore: moment.optional(),
     metadata: z.record(z.string(), text(512)).optional(),

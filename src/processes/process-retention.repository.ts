@@ -108,6 +108,7 @@ export class ProcessRetentionRepository {
         },
       });
       await rewriteEnding(transaction, row);
+      await forgetConversation(transaction, row);
       return row;
     });
     if (left) await this.prune(id);
@@ -145,6 +146,16 @@ async function deleteUnusedSessions(transaction: Prisma.TransactionClient, ids: 
   await transaction.$executeRaw`
     DELETE FROM sessions WHERE id = ANY(${ids}::uuid[])
       AND NOT EXISTS (SELECT 1 FROM processes WHERE processes.session_id = sessions.id)`;
+}
+
+/** What was said in it, unless others of the session go on from there: then it goes with the session. */
+async function forgetConversation(
+  transaction: Prisma.TransactionClient,
+  { id, sessionId }: ProcessRow,
+): Promise<void> {
+  await transaction.$executeRaw`
+    DELETE FROM session_entries WHERE session_id = ${sessionId}::uuid
+      AND NOT EXISTS (SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND id <> ${id}::uuid)`;
 }
 
 /** The terminal event says what the row says. */

@@ -33,7 +33,7 @@ function submit({ key, body = 1, limits = NO_LIMITS, userId = side.userId, by = 
   const process: NewProcess = {
     id: uuid(),
     userId,
-    sessionId: uuid(),
+    session: { kind: 'new', id: uuid() },
     prompt: 'Do it',
     promptPreview: 'Do it',
     request: {},

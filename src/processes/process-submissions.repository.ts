@@ -3,6 +3,7 @@ import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
+import { type SessionChoice, SessionsService } from '../sessions/sessions.service.js';
 import { findNextPlace, giveOutTurns, lockShare } from './fair-order.repository.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import { insertEvents } from './process-log.repository.js';
@@ -16,7 +17,7 @@ const RETRY_MS = 100;
 export interface NewProcess {
   id: string;
   userId: string;
-  sessionId: string;
+  session: SessionChoice;
   prompt: string;
   promptPreview: string;
   request: Prisma.InputJsonObject;
@@ -57,7 +58,10 @@ export type Submitted =
 /** Takes processes in: one transaction for all that a submit writes. */
 @Injectable()
 export class ProcessSubmissionsRepository {
-  constructor(private readonly prisma: PrismaService) {}
+  constructor(
+    private readonly prisma: PrismaService,
+    private readonly sessions: SessionsService,
+  ) {}
 
   /** What a name stands for, if anything. */
   findNamed(userId: string, named: NamedRequest): Promise<Joined | null> {
@@ -70,12 +74,16 @@ export class ProcessSubmissionsRepository {
    * whatever is left of the first, which holds the lock of the user's share.
    */
   async submit(submission: Submission): Promise<Submitted> {
+    const { userId, session } = submission.process;
     const commit = { wasTried: false };
     let giveUpAt: number | null = null;
     for (;;) {
       try {
         return await this.prisma.$transaction(async (transaction) => {
-          const submitted = await write(transaction, submission, commit.wasTried);
+          const submitted = await write(transaction, submission, {
+            mayBeWritten: commit.wasTried,
+            openSession: () => this.sessions.open(transaction, userId, session),
+          });
           commit.wasTried = true;
           return submitted;
         });
@@ -92,7 +100,7 @@ export class ProcessSubmissionsRepository {
 async function write(
   transaction: Prisma.TransactionClient,
   { process, named, limits }: Submission,
-  mayBeWritten: boolean,
+  { mayBeWritten, openSession }: { mayBeWritten: boolean; openSession: () => Promise<void> },
 ): Promise<Submitted> {
   const { id, userId } = process;
   await lockShare(transaction, userId);
@@ -102,6 +110,7 @@ async function write(
   if (joined) return joined;
   const full = await findFull(transaction, userId, limits);
   if (full) return { kind: 'full', of: full };
+  await openSession();
   const created = await create(transaction, process);
   if (named) await keepName(transaction, named, created.row);
   return { kind: 'created', ...created };
@@ -109,14 +118,14 @@ async function write(
 
 async function create(
   transaction: Prisma.TransactionClient,
-  { queueTimeoutMs, ...process }: NewProcess,
+  { queueTimeoutMs, session, ...process }: NewProcess,
 ): Promise<{ row: ProcessRow; queuePosition: number }> {
-  const { id, userId, sessionId } = process;
+  const { id, userId } = process;
   const { fairRank, isOutOfOrder } = await findNextPlace(transaction, process);
-  await transaction.session.create({ data: { id: sessionId, userId, workspaceKey: sessionId } });
   const row = await transaction.process.create({
     data: {
       ...process,
+      sessionId: session.id,
       fairRank,
       queueDeadline: await deadlineAfter(transaction, queueTimeoutMs),
       lastSeq: 2,

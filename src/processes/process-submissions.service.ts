@@ -4,6 +4,7 @@ import { SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
 import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
+import { type SessionChoice, SessionsService } from '../sessions/sessions.service.js';
 import {
   type NamedRequest,
   type NewProcess,
@@ -43,14 +44,16 @@ export class ProcessSubmissionsService {
     private readonly processes: ProcessesService,
     private readonly queue: ProcessesQueue,
     private readonly forecast: QueueForecastService,
+    private readonly sessions: SessionsService,
   ) {}
 
   /**
    * Resolves once the process is durable.
-   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`
+   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`
    */
   async submit(caller: Caller, request: ExecuteRequest, key: string | null): Promise<Submission> {
     requireOfferedTools(request);
+    requireOriginOfFork(request);
     const named = key === null ? null : { key, requestHash: hashOf(request), keptMs: KEY_KEPT_MS };
     const submitted = await this.take(caller, request, named);
     switch (submitted.kind) {
@@ -74,21 +77,19 @@ export class ProcessSubmissionsService {
     const joined = named && (await this.submissions.findNamed(caller.userId, named));
     if (joined) return joined;
     const { QUEUE_MAX_PENDING: maxPending, QUEUE_MAX_PENDING_PER_USER: maxPendingPerUser } = this.config;
-    return this.turns.take(caller.userId, () =>
-      this.submissions.submit({
-        process: this.toNewProcess(caller, request),
-        named,
-        limits: { maxPending, maxPendingPerUser },
-      }),
-    );
+    const process = this.toNewProcess(caller, request);
+    await this.sessions.prepare(caller, process.session);
+    const limits = { maxPending, maxPendingPerUser };
+    return this.turns.take(caller.userId, () => this.submissions.submit({ process, named, limits }));
   }
 
   private toNewProcess({ userId }: Caller, request: ExecuteRequest): NewProcess {
-    const { prompt, metadata, priority, retry, queueTimeoutMs = null, ...rest } = request;
+    const { prompt, metadata, priority, retry, queueTimeoutMs = null, ...others } = request;
+    const { sessionId, forkSession, ...rest } = others;
     return {
       id: uuid(),
       userId,
-      sessionId: uuid(),
+      session: chosenSession(sessionId, forkSession),
       prompt,
       promptPreview: previewOf(prompt),
       request: rest,
@@ -113,6 +114,19 @@ export class ProcessSubmissionsService {
         : `${this.config.QUEUE_MAX_PENDING} processes wait; more are not taken.`;
     return new AppError('queue_full', detail, { retryAfterMs });
   }
+}
+
+function chosenSession(sessionId: string | undefined, isForked: boolean): SessionChoice {
+  if (sessionId === undefined) return { kind: 'new', id: uuid() };
+  return isForked
+    ? { kind: 'forked', id: uuid(), originId: sessionId }
+    : { kind: 'continued', id: sessionId };
+}
+
+function requireOriginOfFork({ sessionId, forkSession }: ExecuteRequest): void {
+  if (!forkSession || sessionId !== undefined) return;
+  const errors = [{ pointer: '/forkSession', code: 'session_missing', detail: 'needs a sessionId' }];
+  throw new AppError('validation_failed', '/forkSession: needs a sessionId', { errors });
 }
 
 function requireOfferedTools({ tools = [], allowedTools = [], disallowedTools = [] }: ExecuteRequest): void {

@@ -52,10 +52,15 @@ const WORKER_PROVIDERS = [
 
 @Module({})
 export class ProcessesModule {
-  static for({ runsProcesses, servesApi }: ServerConfig): DynamicModule {
+  static for(config: ServerConfig): DynamicModule {
+    const { runsProcesses, servesApi } = config;
     return {
       module: ProcessesModule,
-      imports: [SessionsModule, QueueModule.forRoot(), BullModule.registerQueue({ name: PROCESSES_QUEUE })],
+      imports: [
+        SessionsModule.for(config),
+        QueueModule.forRoot(),
+        BullModule.registerQueue({ name: PROCESSES_QUEUE }),
+      ],
       controllers: servesApi ? [ProcessesController] : [],
       providers: [
         FairOrderKeeper,

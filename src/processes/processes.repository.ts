@@ -9,6 +9,7 @@ export interface ProcessFilter {
   /** Null: everybody's. */
   userId: string | null;
   status?: ProcessStatus[] | undefined;
+  sessionId?: string | undefined;
   createdAfter?: Date | undefined;
   createdBefore?: Date | undefined;
   metadata?: Record<string, string> | undefined;
@@ -25,13 +26,14 @@ export class ProcessesRepository {
   }
 
   list(filter: ProcessFilter, position: KeysetPosition | null, limit: number): Promise<SummaryRow[]> {
-    const { userId, status, createdAfter, createdBefore, metadata } = filter;
+    const { userId, status, sessionId, createdAfter, createdBefore, metadata } = filter;
     return this.prisma.process.findMany({
       omit: { prompt: true, result: true },
       where: {
         AND: [
           userId === null ? {} : { userId },
           status === undefined ? {} : { status: { in: status } },
+          sessionId === undefined ? {} : { sessionId },
           createdAfter === undefined ? {} : { createdAt: { gt: createdAfter } },
           createdBefore === undefined ? {} : { createdAt: { lt: createdBefore } },
           ...Object.entries(metadata ?? {}).map(([key, value]) => ({

@@ -1,5 +1,8 @@
 import { z } from 'zod';
 import { timestamp } from '../platform/http/common.schemas.js';
+import { type Usage, UsageSchema } from '../sessions/usage.schemas.js';
+
+export type { Usage };
 
 const MIB = 1024 * 1024;
 const KIB = 1024;
@@ -29,7 +32,7 @@ const plannedValue = (value: string) => ({
 });
 
 /** Fields of the contract that a later version brings. Until then they are refused by name. */
-const PLANNED_FIELDS = ['sessionId', 'forkSession', 'maxBudgetUsd', 'outputSchema'];
+const PLANNED_FIELDS = ['maxBudgetUsd', 'outputSchema'];
 
 /** The failures after which a caller may let a process run again. */
 const RetryableCodeSchema = z
@@ -74,6 +77,13 @@ export const ExecuteRequestSchema = z
     appendSystemPrompt: text(64 * KIB)
       .optional()
       .meta({ description: "After the CLI's own system prompt" }),
+    sessionId: z.uuid().optional().meta({
+      description: 'The session that it continues, after whatever else of it waits; a new one unless told',
+    }),
+    forkSession: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Whether it runs in a copy of the session, which stays as it is' }),
     tools: toolNames.meta({ description: 'The only tools that the model is offered' }),
     allowedTools: toolNames.meta({ description: 'Tools that run without being asked for' }),
     disallowedTools: toolNames.meta({ description: 'Tools that never run' }),
@@ -125,17 +135,6 @@ export type ProcessStatus = z.output<typeof ProcessStatusSchema>;
 
 export const isEnded = ({ status }: { status: ProcessStatus }) =>
   status !== 'pending' && status !== 'running';
-
-export const UsageSchema = z
-  .object({
-    inputTokens: z.int(),
-    outputTokens: z.int(),
-    cacheReadInputTokens: z.int(),
-    cacheCreationInputTokens: z.int(),
-  })
-  .meta({ id: 'Usage' });
-
-export type Usage = z.output<typeof UsageSchema>;
 
 export const ProcessErrorSchema = z
   .object({

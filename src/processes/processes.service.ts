@@ -65,10 +65,11 @@ export class ProcessesService {
   async list(caller: Caller, query: ListProcessesQuery): Promise<ProcessPage> {
     if (query.userId !== undefined && !caller.isAdministrator)
       throw new AppError('forbidden', 'Only administrators list the processes of others.');
-    const { limit, cursor, createdAfter, createdBefore, status, metadata } = query;
+    const { limit, cursor, createdAfter, createdBefore, status, sessionId, metadata } = query;
     const filter = {
       userId: query.userId ?? caller.userId,
       status,
+      sessionId,
       metadata,
       createdAfter: createdAfter === undefined ? undefined : new Date(createdAfter),
       createdBefore: createdBefore === undefined ? undefined : new Date(createdBefore),

@@ -1,6 +1,26 @@
-import { Module } from '@nestjs/common';
+import { type DynamicModule, Module } from '@nestjs/common';
+import type { ServerConfig } from '../platform/config/config.js';
+import { SessionsController } from './sessions.controller.js';
+import { SessionsRepository } from './sessions.repository.js';
+import { SessionsService } from './sessions.service.js';
+import { SessionWorkspaces } from './session-workspaces.js';
 import { TranscriptsRepository } from './transcripts.repository.js';
 import { TranscriptsService } from './transcripts.service.js';
 
-@Module({ providers: [TranscriptsRepository, TranscriptsService], exports: [TranscriptsService] })
-export class SessionsModule {}
+@Module({})
+export class SessionsModule {
+  static for({ servesApi }: ServerConfig): DynamicModule {
+    return {
+      module: SessionsModule,
+      controllers: servesApi ? [SessionsController] : [],
+      providers: [
+        SessionsRepository,
+        SessionsService,
+        SessionWorkspaces,
+        TranscriptsRepository,
+        TranscriptsService,
+      ],
+      exports: [SessionsService, TranscriptsService],
+    };
+  }
+}

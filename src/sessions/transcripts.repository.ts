@@ -10,12 +10,19 @@ export interface TranscriptWriter {
 export interface NewEntries {
   cliSessionId: string;
   subpath: string;
-  entries: { uuid: string | null; json: string }[];
+  entries: { uuid: string | null; spoken: boolean; json: string }[];
 }
 
 export interface KeptEntry {
   subpath: string;
   json: string;
+}
+
+export interface SpokenEntry {
+  ordinal: number;
+  processId: string | null;
+  json: string;
+  bytes: number;
 }
 
 /** Owns `session_entries`. */
@@ -33,6 +40,7 @@ export class TranscriptsRepository {
     { cliSessionId, subpath, entries }: NewEntries,
   ): Promise<boolean> {
     const names = entries.map(({ uuid }) => uuid ?? '');
+    const spoken = entries.map((entry) => entry.spoken);
     const values = entries.map(({ json }) => json);
     const written = await this.prisma.$queryRaw<unknown[]>`
       WITH run AS MATERIALIZED (
@@ -43,9 +51,11 @@ export class TranscriptsRepository {
         FROM run WHERE sessions.id = run.session_id
         RETURNING sessions.id, sessions.head, sessions.last_ordinal - ${entries.length} AS base
       ), kept AS (
-        INSERT INTO session_entries (session_id, ordinal, subpath, uuid, head, entry)
-        SELECT session.id, session.base + entry.place, ${subpath}, nullif(entry.uuid, ''), session.head, entry.json::json
-        FROM session, unnest(${names}::text[], ${values}::text[]) WITH ORDINALITY AS entry(uuid, json, place)
+        INSERT INTO session_entries (session_id, ordinal, subpath, uuid, process_id, head, spoken, entry)
+        SELECT session.id, session.base + entry.place, ${subpath}, nullif(entry.uuid, ''), ${processId}::uuid, session.head,
+          entry.spoken, entry.json::json
+        FROM session, unnest(${names}::text[], ${spoken}::boolean[], ${values}::text[])
+          WITH ORDINALITY AS entry(uuid, spoken, json, place)
         ON CONFLICT (session_id, subpath, uuid) WHERE uuid IS NOT NULL DO NOTHING
       )
       SELECT 1 FROM session`;
@@ -65,6 +75,24 @@ export class TranscriptsRepository {
     return this.prisma.$queryRaw`
       SELECT subpath, entry::text AS json FROM session_entries
       WHERE session_id = ${sessionId}::uuid ORDER BY ordinal`;
+  }
+
+  /** What may have been said in the conversation itself after an ordinal, as far as both bounds let it; one at least. */
+  readSpoken(
+    sessionId: string,
+    after: number,
+    { limit, maxBytes }: { limit: number; maxBytes: number },
+  ): Promise<SpokenEntry[]> {
+    return this.prisma.$queryRaw`
+      SELECT ordinal, process_id AS "processId", json, bytes FROM (
+        SELECT *, sum(bytes) OVER (ORDER BY ordinal) - bytes AS before FROM (
+          SELECT ordinal, process_id, entry::text AS json, octet_length(entry::text) AS bytes
+          FROM session_entries
+          WHERE session_id = ${sessionId}::uuid AND ordinal > ${after} AND subpath = '' AND spoken
+          ORDER BY ordinal LIMIT ${limit}
+        ) page
+      ) bounded
+      WHERE before < ${maxBytes} ORDER BY ordinal`;
   }
 
   async countGap(sessionId: string): Promise<void> {

@@ -1,8 +1,16 @@
 import { Injectable, Logger } from '@nestjs/common';
-import type { KeptTranscript, TranscriptEntry, TranscriptPart } from '../../libs/claude-engine/index.js';
+import {
+  type KeptTranscript,
+  spokenIn,
+  type TranscriptEntry,
+  type TranscriptPart,
+} from '../../libs/claude-engine/index.js';
+import type { MessagesQuery, SessionMessagePage } from './sessions.schemas.js';
 import { TranscriptsRepository, type TranscriptWriter } from './transcripts.repository.js';
 
 export type { TranscriptWriter };
+
+const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 
 /** The conversations of sessions, for whoever runs them. It has been authorised. */
 @Injectable()
@@ -34,8 +42,31 @@ export class TranscriptsService {
     return this.transcripts.append(writer, {
       cliSessionId,
       subpath,
-      entries: entries.map((entry) => ({ uuid: entry.uuid ?? null, json: JSON.stringify(entry) })),
+      entries: entries.map((entry) => ({
+        uuid: entry.uuid ?? null,
+        spoken: entry.type === 'user' || entry.type === 'assistant',
+        json: JSON.stringify(entry),
+      })),
     });
+  }
+
+  /** What was said, without what the CLI notes for itself. */
+  async readMessages(sessionId: string, { after, limit }: MessagesQuery): Promise<SessionMessagePage> {
+    const items: SessionMessagePage['items'] = [];
+    let place = after;
+    let maxBytes = MAX_PAGE_BYTES;
+    while (items.length < limit && maxBytes > 0) {
+      const bounds = { limit: limit - items.length, maxBytes };
+      const rows = await this.transcripts.readSpoken(sessionId, place, bounds);
+      if (rows.length === 0) return { items, nextCursor: null };
+      for (const { ordinal, processId, json, bytes } of rows) {
+        const message = spokenIn(JSON.parse(json) as TranscriptEntry);
+        if (message) items.push({ ...message, processId });
+        place = ordinal;
+        maxBytes -= bytes;
+      }
+    }
+    return { items, nextCursor: place };
   }
 
   /** Something of the session's conversation could not be kept: it is marked, and the operator is told. Never rejects. */

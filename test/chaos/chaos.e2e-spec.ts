@@ -1,3 +1,4 @@
+import { measureCalmDeath } from './calm-death.js';
 import { explain, NOTHING_TO_EXPLAIN } from './explain.js';
 import { Report } from './report.js';
 import { runChaos, type RunResult } from './run.js';
@@ -50,6 +51,7 @@ describe('while servers, stores and the network fail at random', () => {
       world ??= await openWorld(timings);
       const result = await runChaos(world, seed);
       report.add(result);
+      if (isLong && result.violations.length === 0) report.addCalmDeath(await measureCalmDeath(world, seed));
       process.stderr.write(`${summarise(seed, result)}\n`);
       // What a run has left that went wrong must not be the next one's.
       if (result.violations.length > 0) await leaveWorld();

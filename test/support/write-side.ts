@@ -13,6 +13,11 @@ import {
   type NewProcess,
   ProcessSubmissionsRepository,
 } from '../../src/processes/process-submissions.repository.js';
+import { SessionWorkspaces } from '../../src/sessions/session-workspaces.js';
+import { SessionsRepository } from '../../src/sessions/sessions.repository.js';
+import { SessionsService } from '../../src/sessions/sessions.service.js';
+import { TranscriptsRepository } from '../../src/sessions/transcripts.repository.js';
+import { TranscriptsService } from '../../src/sessions/transcripts.service.js';
 import { createStores, type TestStores } from './stores.js';
 
 export const LEASE_MS = 15_000;
@@ -20,6 +25,7 @@ export const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
 
 /** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
 export class WriteSide {
+  readonly sessions: SessionsService;
   readonly submissions: ProcessSubmissionsRepository;
   readonly claims: ProcessClaimsRepository;
   readonly log: ProcessLogRepository;
@@ -31,7 +37,13 @@ export class WriteSide {
     readonly prisma: PrismaService,
     readonly userId: string,
   ) {
-    this.submissions = new ProcessSubmissionsRepository(prisma);
+    const transcripts = new TranscriptsService(new TranscriptsRepository(prisma));
+    this.sessions = new SessionsService(
+      new SessionsRepository(prisma),
+      transcripts,
+      new SessionWorkspaces(configOf(stores, stores.databaseUrl)),
+    );
+    this.submissions = new ProcessSubmissionsRepository(prisma, this.sessions);
     this.claims = new ProcessClaimsRepository(prisma);
     this.log = new ProcessLogRepository(prisma);
     this.endings = new ProcessEndingsRepository(prisma);
@@ -63,13 +75,11 @@ export class WriteSide {
     await this.stores.drop();
   }
 
-  /** @returns the id of a process that waits */
-  async submit(options: Partial<NewProcess> = {}): Promise<string> {
-    const id = uuid();
-    const process: NewProcess = {
-      id,
+  newProcess(options: Partial<NewProcess> = {}): NewProcess {
+    return {
+      id: uuid(),
       userId: this.userId,
-      sessionId: uuid(),
+      session: { kind: 'new', id: uuid() },
       prompt: 'Do it',
       promptPreview: 'Do it',
       request: {},
@@ -81,8 +91,13 @@ export class WriteSide {
       demo: false,
       ...options,
     };
+  }
+
+  /** @returns the id of a process that waits */
+  async submit(options: Partial<NewProcess> = {}): Promise<string> {
+    const process = this.newProcess(options);
     await this.submissions.submit({ process, named: null, limits: NO_LIMITS });
-    return id;
+    return process.id;
   }
 
   /** Claims the next process. @throws where none may run */
@@ -107,8 +122,24 @@ export class WriteSide {
   }
 
   /** Lets the lease of a process end now. */
-  async expire(processId: string): Promise<void> {
-    await this.stores.query(`UPDATE processes SET lease_until = now() - interval '1 ms' WHERE id = $1`, [
+  expire(processId: string): Promise<void> {
+    return this.letPass('lease_until', processId);
+  }
+
+  /** Lets the time come until which a process waits before it runs again, if it does. */
+  async endRetryPause(processId: string): Promise<void> {
+    const { retryAt } = await this.find(processId);
+    if (retryAt) await this.letPass('retry_at', processId);
+  }
+
+  /** Lets the time be over in which a process wants to start. */
+  passQueueDeadline(processId: string): Promise<void> {
+    return this.letPass('queue_deadline', processId);
+  }
+
+  // Times are kept in whole milliseconds: that of now may be rounded to one that is still to come.
+  private async letPass(column: string, processId: string): Promise<void> {
+    await this.stores.query(`UPDATE processes SET ${column} = now() - interval '1 ms' WHERE id = $1`, [
       processId,
     ]);
   }
@@ -172,5 +203,7 @@ export const STARTED = {
   facts: { started: FACTS },
 };
 
-const connect = ({ redisUrl: REDIS_URL }: TestStores, DATABASE_URL: string) =>
-  new PrismaService(requireStores(readConfig({ DATABASE_URL, REDIS_URL })));
+const configOf = ({ redisUrl: REDIS_URL }: TestStores, DATABASE_URL: string) =>
+  requireStores(readConfig({ DATABASE_URL, REDIS_URL }));
+
+const connect = (stores: TestStores, databaseUrl: string) => new PrismaService(configOf(stores, databaseUrl));

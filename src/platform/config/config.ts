@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { type Environment, EnvironmentSchema, SECRET_VARIABLES } from './environment.schemas.js';
 
@@ -19,6 +19,8 @@ export type Config = Readonly<
     servesApi: boolean;
     /** This server takes processes from the queue and runs them. */
     runsProcesses: boolean;
+    /** Where the engine keeps what it runs, the workspaces of sessions among it. */
+    engineDirectory: string;
   }
 >;
 
@@ -53,9 +55,11 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   problems.push(...unfitLease(env));
   if (env.NODE_ENV === 'production') problems.push(...unfitForProduction(env, demo));
   if (problems.length > 0) throw new ConfigError(problems);
+  const DATA_DIR = resolve(env.DATA_DIR);
   return {
     ...env,
-    DATA_DIR: resolve(env.DATA_DIR),
+    DATA_DIR,
+    engineDirectory: join(DATA_DIR, 'engine'),
     demo,
     servesApi: env.ROLE !== 'worker',
     runsProcesses,

@@ -9,6 +9,7 @@ export const ERROR_CATALOGUE = {
   forbidden: { status: 403, title: 'The credentials do not allow this', retryable: false },
   route_not_found: { status: 404, title: 'There is no such route', retryable: false },
   process_not_found: { status: 404, title: 'There is no such process', retryable: false },
+  session_not_found: { status: 404, title: 'There is no such session', retryable: false },
   api_key_not_found: { status: 404, title: 'There is no such API key', retryable: false },
   not_acceptable: {
     status: 406,
@@ -16,6 +17,7 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   process_not_ended: { status: 409, title: 'The process has not ended', retryable: false },
+  session_busy: { status: 409, title: 'A process of the session is not over', retryable: true },
   events_pruned: { status: 410, title: 'This part of the log is gone', retryable: false },
   body_too_large: { status: 413, title: 'The body is too large', retryable: false },
   media_type_unsupported: { status: 415, title: 'The body has a type that is not read', retryable: false },

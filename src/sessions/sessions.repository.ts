@@ -1,0 +1,157 @@
+import { Injectable } from '@nestjs/common';
+import type { Prisma, Session as SessionRow } from '../generated/prisma/client.js';
+import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
+import { PrismaService } from '../platform/prisma/prisma.service.js';
+import type { Usage } from './usage.schemas.js';
+
+export type { SessionRow };
+
+/** What the processes of a session come to. */
+export interface SessionFigures {
+  isBusy: boolean;
+  processCount: number;
+  usage: Usage | null;
+  costUsd: number | null;
+}
+
+export interface NewFork {
+  id: string;
+  userId: string;
+  originId: string;
+  /** How many turns it begins with; null for all. */
+  head: number | null;
+  title: string | null;
+}
+
+export type Forked = { kind: 'forked' | 'missing' | 'busy' } | { kind: 'too_short'; head: number };
+
+const KEPT = { deletedAt: null };
+
+/** Owns `sessions`. Its transcripts are `TranscriptsRepository`'s, but for what is done to all of one at once. */
+@Injectable()
+export class SessionsRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  async create(session: { id: string; userId: string; title: string | null }): Promise<void> {
+    await createSession(this.prisma, session);
+  }
+
+  /** @param userId whose it must be; null for anybody's */
+  findOwned(userId: string | null, id: string): Promise<SessionRow | null> {
+    return this.prisma.session.findFirst({
+      where: { id, ...KEPT, ...(userId === null ? {} : { userId }) },
+    });
+  }
+
+  listOf(userId: string, position: KeysetPosition | null, limit: number): Promise<SessionRow[]> {
+    return this.prisma.session.findMany({
+      where: { userId, ...KEPT, ...afterCursor(position) },
+      orderBy: [...NEWEST_FIRST],
+      take: limit,
+    });
+  }
+
+  /** By id; nothing for a session without processes. */
+  async findFigures(ids: string[]): Promise<Map<string, SessionFigures>> {
+    const rows = await this.prisma.$queryRaw<({ id: string } & SessionFigures)[]>`
+      SELECT session_id AS id, count(*)::int AS "processCount", bool_or(status IN ('pending', 'running')) AS "isBusy",
+        sum(cost_usd) AS "costUsd",
+        CASE WHEN count(usage) > 0 THEN json_build_object(
+          'inputTokens', sum((usage->>'inputTokens')::bigint),
+          'outputTokens', sum((usage->>'outputTokens')::bigint),
+          'cacheReadInputTokens', sum((usage->>'cacheReadInputTokens')::bigint),
+          'cacheCreationInputTokens', sum((usage->>'cacheCreationInputTokens')::bigint)) END AS usage
+      FROM processes WHERE session_id = ANY(${ids}::uuid[]) GROUP BY session_id`;
+    return new Map(rows.map(({ id, ...figures }) => [id, figures]));
+  }
+
+  isRunning(id: string): Promise<boolean> {
+    return hasLive(this.prisma, id, ['running']);
+  }
+
+  /** @returns whether there is such a session */
+  async rename(id: string, title: string | null): Promise<boolean> {
+    const { count } = await this.prisma.session.updateMany({ where: { id, ...KEPT }, data: { title } });
+    return count === 1;
+  }
+
+  /**
+   * Deletes all that is a session but the row, which its processes refer to. Whoever begins a process in it holds the row until
+   * that is there, and finds it deleted otherwise.
+   */
+  remove(id: string): Promise<'removed' | 'missing' | 'busy'> {
+    return this.prisma.$transaction(async (transaction) => {
+      const [kept] = await transaction.$queryRaw<unknown[]>`
+        SELECT 1 FROM sessions WHERE id = ${id}::uuid AND deleted_at IS NULL FOR UPDATE`;
+      if (!kept) return 'missing';
+      if (await hasLive(transaction, id, ['pending', 'running'])) return 'busy';
+      await transaction.sessionEntry.deleteMany({ where: { sessionId: id } });
+      await transaction.$executeRaw`
+        UPDATE sessions SET deleted_at = now(), title = NULL, cli_session_id = NULL, workspace_key = NULL
+        WHERE id = ${id}::uuid`;
+      return 'removed';
+    });
+  }
+
+  fork(fork: NewFork): Promise<Forked> {
+    return this.prisma.$transaction((transaction) => this.forkWithin(transaction, fork));
+  }
+
+  /** A copy of a session as it was after so many turns: what was said in later ones is left out. */
+  async forkWithin(transaction: Prisma.TransactionClient, fork: NewFork): Promise<Forked> {
+    const { id, userId, originId, title } = fork;
+    if (!(await holdSession(transaction, userId, originId))) return { kind: 'missing' };
+    if (await hasLive(transaction, originId, ['running'])) return { kind: 'busy' };
+    const origin = await transaction.session.findUniqueOrThrow({ where: { id: originId } });
+    const head = fork.head ?? origin.head;
+    if (head > origin.head) return { kind: 'too_short', head: origin.head };
+    const { cliSessionId, lastOrdinal, transcriptGaps } = origin;
+    await createSession(transaction, {
+      ...{ id, userId, title, head, forkedFromId: originId },
+      ...{ cliSessionId, lastOrdinal, transcriptGaps },
+    });
+    await transaction.$executeRaw`
+      INSERT INTO session_entries (session_id, ordinal, subpath, uuid, process_id, head, spoken, entry)
+      SELECT ${id}::uuid, ordinal, subpath, uuid, process_id, head, spoken, entry
+      FROM session_entries WHERE session_id = ${originId}::uuid AND head < ${head}`;
+    return { kind: 'forked' };
+  }
+
+  async createWithin(
+    transaction: Prisma.TransactionClient,
+    session: { id: string; userId: string },
+  ): Promise<void> {
+    await createSession(transaction, { ...session, title: null });
+  }
+
+  /** Sees to it that the session is not deleted before the transaction has ended. @returns whether there is such a session */
+  holdWithin(transaction: Prisma.TransactionClient, userId: string, id: string): Promise<boolean> {
+    return holdSession(transaction, userId, id);
+  }
+}
+
+async function createSession(
+  client: Prisma.TransactionClient,
+  session: Omit<Prisma.SessionUncheckedCreateInput, 'workspaceKey'>,
+): Promise<void> {
+  await client.session.create({ data: { ...session, workspaceKey: session.id } });
+}
+
+async function holdSession(
+  transaction: Prisma.TransactionClient,
+  userId: string,
+  id: string,
+): Promise<boolean> {
+  const held = await transaction.$queryRaw<unknown[]>`
+    SELECT 1 FROM sessions
+    WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND deleted_at IS NULL FOR KEY SHARE`;
+  return held.length > 0;
+}
+
+async function hasLive(
+  transaction: Prisma.TransactionClient,
+  sessionId: string,
+  status: ('pending' | 'running')[],
+): Promise<boolean> {
+  return (await transaction.process.count({ where: { sessionId, status: { in: status } }, take: 1 })) > 0;
+}
