@@ -195,6 +195,32 @@ describe('the order of claims', () => {
     expect(claims.map(({ id }) => id)).not.toContain(parked[0]);
   });
 
+  it('gives turns first to what can run: those behind it in its session hold nothing up', async () => {
+    const [a, b] = [await addUser(), await addUser()];
+    const sessionId = uuid();
+    const chain = [await side.submit({ userId: a, session: { kind: 'new', id: sessionId } })];
+    for (let n = 1; n < 10; n += 1)
+      chain.push(
+        await side.submit({ userId: a, session: { kind: 'continued', id: sessionId }, priority: n }),
+      );
+    await submit(b, 20);
+    const [other] = await submit(a, 1, 0);
+    const claims = await claim(4);
+    expectAlternating(claims, a, b);
+    expect(claims.flatMap(({ id, userId }) => (userId === a ? [id] : []))).toEqual([chain[0], other]);
+
+    // Only one of a session runs. The others wait for its end, and then for one turn each.
+    for (let n = 0; n < 3; n += 1) {
+      await claim(2);
+      await side.endings.conclude({ processId: chain[n]!, fence: 1 }, [], () => ({
+        kind: 'end',
+        outcome: { status: 'completed' },
+      }));
+      await keepOrder();
+      expect((await claim(2)).map(({ id }) => id)).toContain(chain[n + 1]);
+    }
+  });
+
   it('leaves a row alone that is just being claimed, and gives its turn to nobody', async () => {
     const user = await addUser();
     const low = await submit(user, 3, 1);

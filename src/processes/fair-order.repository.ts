@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
+import { IS_FIRST_OF_SESSION } from './process-claims.repository.js';
 
 // docs/adr/0011-callers-take-turns.md: a rank is the number of a round and, within it, the place of the caller. Both numbers are written into ranks.
 const TURN = 2 ** 24;
@@ -21,8 +22,13 @@ const NEXT_TURN = Prisma.sql`(clock.virtual_time + 1 + (
 /** The rank that a user's first should have. What was overtaken while it could not run is one turn ahead, and no more. */
 const FIRST_TURN = Prisma.sql`(${NEXT_TURN} - CASE WHEN waiting.lowest <= clock.virtual_time THEN ${turn} ELSE 0 END)`;
 
-/** Whether the ranks of a user's processes are not the turns that follow each other from the first. */
-const HAS_GAPS = Prisma.sql`(waiting.lowest <> ${FIRST_TURN} OR waiting.highest <> ${FIRST_TURN} + (waiting.count - 1) * ${turn})`;
+/** What is known of all that waits together. */
+const SUMMARY = Prisma.sql`min(fair_rank) AS lowest, max(fair_rank) AS highest, count(*) AS count,
+  max(fair_rank) FILTER (WHERE is_first) AS last_first, min(fair_rank) FILTER (WHERE NOT is_first) AS first_other`;
+
+/** Whether the ranks are not the turns that follow each other from the first, or what cannot run has turns before what can. */
+const IS_OUT_OF_ORDER = Prisma.sql`(waiting.lowest <> ${FIRST_TURN}
+  OR waiting.highest <> ${FIRST_TURN} + (waiting.count - 1) * ${turn} OR waiting.last_first > waiting.first_other)`;
 
 export interface NextPlace {
   fairRank: bigint;
@@ -38,15 +44,16 @@ export interface NextPlace {
 export class FairOrderRepository {
   constructor(private readonly prisma: PrismaService) {}
 
-  /** Users whose cancelled processes have left gaps among their ranks, or whose processes are back after the queue has gone on. */
+  /** Users whose turns have gaps, are of the past, or are those of processes whose sessions do not wait for them. */
   async findOutOfOrder(limit: number): Promise<string[]> {
     const rows = await this.prisma.$queryRaw<{ userId: string }[]>`
       SELECT share.user_id AS "userId"
       FROM queue_clock clock, queue_shares share JOIN (
-        SELECT user_id, min(fair_rank) AS lowest, max(fair_rank) AS highest, count(*) AS count
-        FROM processes WHERE ${WAITS} GROUP BY user_id
+        SELECT user_id, ${SUMMARY}
+        FROM (SELECT user_id, fair_rank, ${IS_FIRST_OF_SESSION} AS is_first FROM processes candidate WHERE ${WAITS}) each
+        GROUP BY user_id
       ) waiting USING (user_id)
-      WHERE ${HAS_GAPS} LIMIT ${limit}`;
+      WHERE ${IS_OUT_OF_ORDER} LIMIT ${limit}`;
     return rows.map(({ userId }) => userId);
   }
 
@@ -70,17 +77,24 @@ export async function lockShare(transaction: Prisma.TransactionClient, userId: s
   await lock();
 }
 
-/** Behind all that the user has waiting, before the order by priority is looked at. Needs the lock of the share. */
+/** Behind all that the user has waiting, before the order among these is looked at. Needs the lock of the share. */
 export async function findNextPlace(
   transaction: Prisma.TransactionClient,
-  { userId, priority }: { userId: string; priority: number },
+  { userId, sessionId, priority }: { userId: string; sessionId: string; priority: number },
 ): Promise<NextPlace> {
   const [place] = await transaction.$queryRaw<NextPlace[]>`
     SELECT ${FIRST_TURN} + waiting.count * ${turn} AS "fairRank",
-      coalesce(waiting.has_lower OR ${HAS_GAPS}, false) AS "isOutOfOrder"
+      coalesce(waiting.has_later OR ${IS_OUT_OF_ORDER}, false) AS "isOutOfOrder"
     FROM queue_clock clock, queue_shares share, (
-      SELECT min(fair_rank) AS lowest, max(fair_rank) AS highest, count(*) AS count, bool_or(priority < ${priority}) AS has_lower
-      FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
+      SELECT ${SUMMARY},
+        bool_or(CASE WHEN is_first = will_be_first THEN priority < ${priority} ELSE will_be_first END) AS has_later
+      FROM (
+        SELECT fair_rank, priority, ${IS_FIRST_OF_SESSION} AS is_first
+        FROM processes candidate WHERE user_id = ${userId}::uuid AND ${WAITS}
+      ) each, (
+        SELECT NOT EXISTS (
+          SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND status IN ('pending', 'running')) AS will_be_first
+      ) mine
     ) waiting
     WHERE share.user_id = ${userId}::uuid`;
   if (!place) throw new Error('The table queue_clock has lost its row.');
@@ -88,7 +102,7 @@ export async function findNextPlace(
 }
 
 /**
- * Gives the turns of a user to what they have waiting, by priority and age. Rows that somebody else has locked are left with
+ * Gives the turns of a user to what they have waiting: first to what its session waits for, then by priority and age. Rows that somebody else has locked are left with
  * their turns: most likely they are being claimed or cancelled. Needs the lock of the share.
  */
 export async function giveOutTurns(transaction: Prisma.TransactionClient, userId: string): Promise<void> {
@@ -96,8 +110,8 @@ export async function giveOutTurns(transaction: Prisma.TransactionClient, userId
     WITH visible AS MATERIALIZED (
       SELECT id, fair_rank FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
     ), locked AS MATERIALIZED (
-      SELECT id, priority, created_at FROM processes WHERE user_id = ${userId}::uuid AND ${WAITS}
-      ORDER BY id FOR UPDATE SKIP LOCKED
+      SELECT id, priority, created_at, ${IS_FIRST_OF_SESSION} AS is_first
+      FROM processes candidate WHERE user_id = ${userId}::uuid AND ${WAITS} ORDER BY id FOR UPDATE SKIP LOCKED
     ), turns AS (
       SELECT ${FIRST_TURN} + series.place * ${turn} AS fair_rank
       FROM queue_clock clock, queue_shares share, (SELECT min(fair_rank) AS lowest, count(*) AS count FROM visible) waiting,
@@ -107,7 +121,7 @@ export async function giveOutTurns(transaction: Prisma.TransactionClient, userId
       SELECT fair_rank, row_number() OVER (ORDER BY fair_rank) AS place FROM turns
       WHERE fair_rank NOT IN (SELECT fair_rank FROM visible WHERE id NOT IN (SELECT id FROM locked))
     ), ordered AS (
-      SELECT id, row_number() OVER (ORDER BY priority DESC, created_at, id) AS place FROM locked
+      SELECT id, row_number() OVER (ORDER BY is_first DESC, priority DESC, created_at, id) AS place FROM locked
     )
     UPDATE processes SET fair_rank = free.fair_rank FROM ordered JOIN free USING (place)
     WHERE processes.id = ordered.id AND processes.fair_rank <> free.fair_rank`;

@@ -9,14 +9,17 @@ import { leaseEnd } from './process-leases.repository.js';
 const LOCKED_RETRY_MS = 5;
 const MAX_CLAIM_TRIES = 200;
 
-/** What may run: it waits, its time has come and is not over, and nothing of its session runs or was there before it. */
-const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
-  AND (candidate.retry_at IS NULL OR candidate.retry_at <= now())
-  AND (candidate.queue_deadline IS NULL OR candidate.queue_deadline > now() OR candidate.started_at IS NOT NULL)
-  AND NOT EXISTS (
+/** Nothing of its session runs, or was there before it. */
+export const IS_FIRST_OF_SESSION = Prisma.sql`NOT EXISTS (
     SELECT 1 FROM processes other
     WHERE other.session_id = candidate.session_id AND other.status IN ('pending', 'running')
       AND (other.status = 'running' OR (other.created_at, other.id) < (candidate.created_at, candidate.id)))`;
+
+/** What may run: it waits, its time has come and is not over, and its session waits for it. */
+const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
+  AND (candidate.retry_at IS NULL OR candidate.retry_at <= now())
+  AND (candidate.queue_deadline IS NULL OR candidate.queue_deadline > now() OR candidate.started_at IS NOT NULL)
+  AND ${IS_FIRST_OF_SESSION}`;
 
 /** Which worker gets which process, and which processes have no worker any more. */
 @Injectable()

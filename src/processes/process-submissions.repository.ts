@@ -120,8 +120,12 @@ async function create(
   transaction: Prisma.TransactionClient,
   { queueTimeoutMs, session, ...process }: NewProcess,
 ): Promise<{ row: ProcessRow; queuePosition: number }> {
-  const { id, userId } = process;
-  const { fairRank, isOutOfOrder } = await findNextPlace(transaction, process);
+  const { id, userId, priority } = process;
+  const { fairRank, isOutOfOrder } = await findNextPlace(transaction, {
+    userId,
+    sessionId: session.id,
+    priority,
+  });
   const row = await transaction.process.create({
     data: {
       ...process,

@@ -22,8 +22,11 @@ export interface TestServer {
 }
 
 /** Another API server on the stores of the first. */
-export function startBeside({ stores, dataDirectory }: TestServer): Promise<RunningServer> {
-  return startServer(configOf(stores, dataDirectory, { ROLE: 'api' }));
+export function startBeside(
+  { stores, dataDirectory }: TestServer,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<RunningServer> {
+  return startServer(configOf(stores, dataDirectory, { ROLE: 'api', ...environment }));
 }
 
 export const ADMIN_PASSWORD = 'a password for tests';
