@@ -29,7 +29,7 @@ const toolUse = (n) => ({
 });
 
 async function byAppender(worker, runs, events) {
-  const logs = await worker.claimRuns(runs);
+  const logs = await worker.startRuns(runs);
   return perSecond(events, () =>
     Promise.all(
       logs.map(async ({ log }) => {
@@ -41,7 +41,7 @@ async function byAppender(worker, runs, events) {
 }
 
 async function byCreateMany(worker, runs, events) {
-  const logs = await worker.claimRuns(runs);
+  const logs = await worker.startRuns(runs);
   return perSecond(events, () =>
     Promise.all(
       logs.map(async ({ processId, lastSeq }) => {

@@ -7,13 +7,10 @@ import { applyMigrations, findMigrations } from '../dist/src/platform/prisma/mig
 import { PrismaService } from '../dist/src/platform/prisma/prisma.service.js';
 import { EventAppender } from '../dist/src/processes/event-appender.js';
 import { ProcessChannel } from '../dist/src/processes/process-channel.js';
-import { ProcessClaimsRepository } from '../dist/src/processes/process-claims.repository.js';
 import { ProcessEndingsRepository } from '../dist/src/processes/process-endings.repository.js';
 import { ProcessLogRepository } from '../dist/src/processes/process-log.repository.js';
-import { ProcessSubmissionsRepository } from '../dist/src/processes/process-submissions.repository.js';
 
 const LEASE_MS = 3_600_000;
-const LIMITS = { maxPending: 1_000, maxPendingPerUser: 1_000 };
 
 /** The writing part of a worker, without an engine, on stores of its own. */
 export async function openWorker(directory) {
@@ -24,8 +21,6 @@ export async function openWorker(directory) {
   await applyMigrations(config.DATABASE_URL, findMigrations());
   const prisma = new PrismaService(config);
   const connections = [new Redis(config.REDIS_URL), new Redis(config.REDIS_URL)];
-  const submissions = new ProcessSubmissionsRepository(prisma);
-  const claims = new ProcessClaimsRepository(prisma);
   const appender = new EventAppender(
     new ProcessLogRepository(prisma),
     new ProcessEndingsRepository(prisma),
@@ -37,11 +32,10 @@ export async function openWorker(directory) {
 
   return {
     /** New processes that run, each with its log. */
-    async claimRuns(count) {
+    async startRuns(count) {
       const runs = [];
       for (let n = 0; n < count; n += 1) {
-        await submissions.submit({ process: newProcess(userId), named: null, limits: LIMITS });
-        const { id: processId, fence, lastSeq } = await claims.claim('bench', LEASE_MS);
+        const { id: processId, fence, lastSeq } = await createRunning(prisma, userId);
         const onLost = () => {
           throw new Error('The run was lost.');
         };
@@ -65,17 +59,24 @@ export async function openWorker(directory) {
   };
 }
 
-const newProcess = (userId) => ({
-  id: randomUUID(),
-  userId,
-  sessionId: randomUUID(),
-  prompt: 'Bench',
-  promptPreview: 'Bench',
-  request: {},
-  metadata: {},
-  priority: 5,
-  maxAttempts: 1,
-  retryOn: [],
-  queueTimeoutMs: null,
-  demo: false,
-});
+async function createRunning(prisma, userId) {
+  const id = randomUUID();
+  await prisma.session.create({ data: { id, userId, workspaceKey: id } });
+  return prisma.process.create({
+    data: {
+      id,
+      userId,
+      sessionId: id,
+      status: 'running',
+      fence: 1,
+      owner: 'bench',
+      leaseUntil: new Date(Date.now() + LEASE_MS),
+      hasStarted: true,
+      fairRank: 0,
+      prompt: 'Bench',
+      promptPreview: 'Bench',
+      request: {},
+      metadata: {},
+    },
+  });
+}

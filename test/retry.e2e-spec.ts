@@ -47,6 +47,69 @@ describe('a run that its caller lets be repeated', () => {
     expect(items.filter(({ type }) => type === 'tool_use')).toHaveLength(1);
     expect(new Set(showings(runner.messages, prompt))).toEqual(new Set([1]));
   });
+
+  it('runs no more often than it may, and its log tells of each attempt', async () => {
+    const ended = await run('Fail for good\n[[status 529]]', 'upstream_overloaded');
+    expect(ended).toMatchObject({ status: 'failed', attempt: 2, error: { code: 'upstream_overloaded' } });
+    const { items } = await runner.client.events(ended.id, '?limit=1000');
+    const second = items.findIndex((event) => event.type === 'started' && event.attempt === 2);
+    expect(items[second - 1]).toMatchObject({
+      type: 'retrying',
+      attempt: 2,
+      code: 'upstream_overloaded',
+      retryAt: expect.any(String) as string,
+    });
+    expect(items.filter(({ type }) => type === 'started')).toHaveLength(2);
+    expect(items.at(-1)).toMatchObject({ type: 'failed', process: ended });
+  });
+
+  it('fails for good after a failure of another kind', async () => {
+    const ended = await run('Fail otherwise\n[[status 529]]', 'timeout');
+    expect(ended).toMatchObject({ status: 'failed', attempt: 1, error: { code: 'upstream_overloaded' } });
+  });
+
+  it('is cancelled at once while it is parked, and does not run again', async () => {
+    const prompt = 'Park it\n[[status 529]]';
+    const retry = { maxAttempts: 10, on: ['upstream_overloaded'] };
+    const { id } = await runner.client.submit({ prompt, retry });
+    let parked = await runner.client.find(id);
+    // The pause before the third attempt: long enough for a busy machine.
+    while (parked.attempt < 3) parked = await runner.client.find(id);
+    expect(parked).toMatchObject({ status: 'pending', retryAt: expect.any(String) as string });
+    const { status, body } = await runner.client.cancel(id);
+    expect([status, body.status, body.retryAt]).toEqual([200, 'cancelled', null]);
+    const { items } = await runner.client.events(id, '?limit=1000');
+    expect(items.at(-1)).toMatchObject({ type: 'cancelled', process: body });
+    const another = await runner.client.execute({ prompt: 'Go on\n[[text On.]]' });
+    expect(another.body).toMatchObject({ status: 'completed', result: 'On.' });
+    expect(await runner.client.find(id)).toEqual(body);
+  });
+});
+
+describe('a process that wants to start in time', () => {
+  let runner: TestServer;
+  beforeAll(async () => {
+    runner = await startTestServer({ WORKER_CONCURRENCY: '1', RECONCILER_INTERVAL_MS: '200' });
+  });
+  afterAll(() => runner.stop());
+
+  it('fails as queue_timeout when no slot is free for it by then, and never runs', async () => {
+    const slow = await runner.client.submit({ prompt: 'Hold the slot\n[[hang]]' });
+    await runner.client.waitForEvent(slow.id, ({ type }) => type === 'started');
+    const prompt = 'Too late';
+    const late = await runner.client.execute({ prompt, queueTimeoutMs: 1_000 });
+    expect(late.body).toMatchObject({
+      status: 'failed',
+      startedAt: null,
+      error: { code: 'queue_timeout', retryable: true },
+    });
+    const { items } = await runner.client.events(late.body.id);
+    expect(items.map(({ type }) => type)).toEqual(['created', 'queued', 'failed']);
+    await runner.client.cancel(slow.id);
+    const next = await runner.client.execute({ prompt: 'In time\n[[text Yes.]]', queueTimeoutMs: 60_000 });
+    expect(next.body).toMatchObject({ status: 'completed', result: 'Yes.' });
+    expect(showings(runner.messages, prompt)).toEqual([]);
+  });
 });
 
 describe('a run whose worker is lost', () => {
@@ -157,5 +220,26 @@ describe('a run whose worker is lost', () => {
       attempt: 2,
     });
     expect(showings(messages, prompt)).toEqual([1, 1]);
+  });
+
+  it('is not run again after the second worker that was lost with it', async () => {
+    const prompt = 'Take them down\n[[hang]]';
+    const { id } = await submit(prompt);
+    for (const attempt of [1, 2]) {
+      const worker = await spawn({ ROLE: 'worker' });
+      await client.waitForEvent(id, (event) => event.type === 'started' && event.attempt === attempt);
+      worker.kill('SIGKILL');
+      await worker.exited;
+    }
+    await spawn({ ROLE: 'worker' });
+    expect(await client.untilEnded(id)).toMatchObject({
+      status: 'failed',
+      attempt: 2,
+      error: { code: 'worker_lost', retryable: false },
+    });
+    const types = (await eventsOf(id)).map(({ type }) => type);
+    expect(types.filter((type) => ['started', 'retrying', 'failed'].includes(type))).toEqual([
+      ...['started', 'retrying', 'started', 'failed'],
+    ]);
   });
 });

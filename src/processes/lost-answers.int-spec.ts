@@ -87,7 +87,7 @@ describe('a write whose answer is lost', () => {
     const run = await side.startedRun(RETRIES);
     const { log } = open(run, onceEach('conclude'));
     await log.conclude(ending(OVERLOADED));
-    await side.stores.query('UPDATE processes SET retry_at = now()');
+    await side.endRetryPause(run.processId);
     expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 2, costUsd: 0.25 });
     expect(await texts(run.processId)).toEqual(['started', 'retrying']);
     expect(await side.claims.findEligible(10)).toEqual([{ id: run.processId, attempt: 2 }]);
@@ -216,7 +216,7 @@ describe('a write whose answer is lost', () => {
     it('the recovery of what a worker left, and the end of what is late: each once', async () => {
       const lost = await side.startedRun();
       const late = await side.submit({ queueTimeoutMs: 1_000 });
-      await side.stores.query('UPDATE processes SET queue_deadline = now() WHERE id = $1', [late]);
+      await side.passQueueDeadline(late);
       await side.expire(lost.processId);
       let isMended: () => void = () => undefined;
       const mended = new Promise<void>((resolve) => (isMended = resolve));

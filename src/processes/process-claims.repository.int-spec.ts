@@ -45,12 +45,12 @@ describe('claiming', () => {
     await side.endings.conclude(run, [], afterLoss);
     await side.stores.query(`UPDATE processes SET retry_at = now() + interval '1 hour'`);
     const overdue = await side.submit({ queueTimeoutMs: 1_000 });
-    await side.stores.query('UPDATE processes SET queue_deadline = now() WHERE id = $1', [overdue]);
+    await side.passQueueDeadline(overdue);
     const cancelled = await side.submit();
     await side.endings.cancel(cancelled, side.userId);
     expect(await side.claims.findEligible(10)).toEqual([]);
     expect(await claim()).toBeNull();
-    await side.stores.query('UPDATE processes SET retry_at = now() WHERE id = $1', [run.processId]);
+    await side.endRetryPause(run.processId);
     expect(await side.claims.findEligible(10)).toEqual([{ id: run.processId, attempt: 2 }]);
     expect((await claim())?.id).toBe(run.processId);
   });

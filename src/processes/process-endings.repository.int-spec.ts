@@ -177,14 +177,14 @@ describe('the end of a run', () => {
         retryAt: row.retryAt?.toISOString(),
       });
       expect(await side.claims.claim('worker', 15_000)).toBeNull();
-      await side.stores.query('UPDATE processes SET retry_at = now()');
+      await side.endRetryPause(run.processId);
       expect(await side.claim()).toMatchObject({ id: run.processId, attempt: 2, fence: 2, retryAt: null });
     });
 
     it('sums what all attempts have used', async () => {
       const first = await side.startedRun(RETRIES);
       await side.endings.conclude(first, [], ending(OVERLOADED));
-      await side.stores.query('UPDATE processes SET retry_at = now()');
+      await side.endRetryPause(first.processId);
       const { id: processId, fence } = await side.claim();
       await side.endings.conclude({ processId, fence }, [], ending(COMPLETED));
       expect(await side.find(processId)).toMatchObject({
@@ -198,7 +198,7 @@ describe('the end of a run', () => {
     it('ends where the attempts do', async () => {
       const first = await side.startedRun({ ...RETRIES, maxAttempts: 2 });
       await side.endings.conclude(first, [], ending(OVERLOADED));
-      await side.stores.query('UPDATE processes SET retry_at = now()');
+      await side.endRetryPause(first.processId);
       const { id: processId, fence } = await side.claim();
       await side.endings.conclude({ processId, fence }, [], ending(OVERLOADED));
       expect(await side.find(processId)).toMatchObject({
@@ -257,7 +257,7 @@ describe('the end of a run', () => {
       const inTime = await side.submit({ queueTimeoutMs: 60_000 });
       const patient = await side.submit();
       expect(await side.endings.failOverdue(overdue, OVERLOADED)).toBeNull();
-      await side.stores.query('UPDATE processes SET queue_deadline = now() WHERE id = $1', [overdue]);
+      await side.passQueueDeadline(overdue);
       expect(await side.claims.findOverdue(10)).toEqual([overdue]);
       expect(await side.endings.failOverdue(inTime, OVERLOADED)).toBeNull();
       expect(await side.endings.failOverdue(patient, OVERLOADED)).toBeNull();
@@ -270,7 +270,8 @@ describe('the end of a run', () => {
     it('does not come of waiting for a later start', async () => {
       const run = await side.startedRun({ ...RETRIES, queueTimeoutMs: 1_000 });
       await side.endings.conclude(run, [], ending(OVERLOADED));
-      await side.stores.query('UPDATE processes SET queue_deadline = now(), retry_at = now()');
+      await side.passQueueDeadline(run.processId);
+      await side.endRetryPause(run.processId);
       expect(await side.claims.findOverdue(10)).toEqual([]);
       expect(await side.endings.failOverdue(run.processId, OVERLOADED)).toBeNull();
       expect((await side.claim()).id).toBe(run.processId);
@@ -399,7 +400,7 @@ describe('the end of a run', () => {
 
     it('two reconcilers that find it overdue: one of them fails it', async () => {
       const id = await side.submit({ queueTimeoutMs: 1_000 });
-      await side.stores.query('UPDATE processes SET queue_deadline = now()');
+      await side.passQueueDeadline(id);
       const [won, lost] = await side.together(
         id,
         () => side.endings.failOverdue(id, OVERLOADED),

@@ -23,14 +23,21 @@ export class ModelProcess {
     return this.status === 'running';
   }
 
-  get hasEnded(): boolean {
-    return this.status !== 'pending' && this.status !== 'running';
+  get isWaiting(): boolean {
+    return this.status === 'pending';
   }
 
+  get isLate(): boolean {
+    return this.isWaiting && this.isOverdue && !this.hasStarted;
+  }
+
+  /** @param all in the order in which they were submitted: within a session they run in that order */
   mayRun(all: ModelProcess[]): boolean {
-    const isLate = this.isOverdue && !this.hasStarted;
-    const sessionIsBusy = all.some(({ session, isRunning }) => isRunning && session === this.session);
-    return this.status === 'pending' && !this.isParked && !isLate && !sessionIsBusy;
+    const isNext = all.every(
+      (other) =>
+        other.session !== this.session || !(other.isRunning || (other.isWaiting && this.isAfter(other, all))),
+    );
+    return this.isWaiting && !this.isParked && !this.isLate && isNext;
   }
 
   claim(): void {
@@ -75,8 +82,11 @@ export class ModelProcess {
   }
 
   expireInQueue(): void {
-    this.isOverdue = true;
-    if (this.status === 'pending' && !this.hasStarted) this.end('failed');
+    if (this.isLate) this.end('failed');
+  }
+
+  private isAfter(other: ModelProcess, all: ModelProcess[]): boolean {
+    return all.indexOf(this) > all.indexOf(other);
   }
 
   private leaveWorker(): void {

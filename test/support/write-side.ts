@@ -122,8 +122,24 @@ export class WriteSide {
   }
 
   /** Lets the lease of a process end now. */
-  async expire(processId: string): Promise<void> {
-    await this.stores.query(`UPDATE processes SET lease_until = now() - interval '1 ms' WHERE id = $1`, [
+  expire(processId: string): Promise<void> {
+    return this.letPass('lease_until', processId);
+  }
+
+  /** Lets the time come until which a process waits before it runs again, if it does. */
+  async endRetryPause(processId: string): Promise<void> {
+    const { retryAt } = await this.find(processId);
+    if (retryAt) await this.letPass('retry_at', processId);
+  }
+
+  /** Lets the time be over in which a process wants to start. */
+  passQueueDeadline(processId: string): Promise<void> {
+    return this.letPass('queue_deadline', processId);
+  }
+
+  // Times are kept in whole milliseconds: that of now may be rounded to one that is still to come.
+  private async letPass(column: string, processId: string): Promise<void> {
+    await this.stores.query(`UPDATE processes SET ${column} = now() - interval '1 ms' WHERE id = $1`, [
       processId,
     ]);
   }
