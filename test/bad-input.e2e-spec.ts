@@ -467,7 +467,7 @@ describe('malformed parameters are refused:', () => {
       { name: `the stream of ${id}`, path: () => `${PROCESSES}/${id}/events/stream`, ...invalid('/id') },
     ]),
     ...['events', 'events/stream'].flatMap((route) => [
-      ...['-1', 'x', '1.5', '1e999', '99999999999', 'NaN'].map((after) => ({
+      ...['', '%20', '-1', 'x', '1.5', '1e1', '0x1', '1e999', '99999999999', 'NaN'].map((after) => ({
         name: `${route}?after=${after}`,
         path: () => `${waiting.links.self}/${route}?after=${after}`,
         ...invalid('/after'),
@@ -493,7 +493,7 @@ describe('malformed parameters are refused:', () => {
         ...invalid('/include'),
       },
     ]),
-    ...['-1', 'x', '1.5', '99999999999', '1000'].map((id) => ({
+    ...['-1', 'x', '1.5', '0x1', '99999999999', '1000'].map((id) => ({
       name: `Last-Event-ID: ${id}`,
       path: () => waiting.links.stream,
       headers: { 'Last-Event-ID': id },

@@ -7,13 +7,16 @@ const MAX_SEQ = 2 ** 31 - 1;
 /** A place in a log: everything up to this seq has been seen. */
 export const SeqSchema = z.int('must be a seq').min(0).max(MAX_SEQ);
 
-/** The same, as text: in a query or a header. */
-export const SeqTextSchema = z.coerce.number('must be a seq').int('must be whole').min(0).max(MAX_SEQ);
+/** The same, as text: in a query or a header. Coerced, no text at all would be 0. */
+export const SeqTextSchema = z.preprocess(
+  (given) => (typeof given === 'string' && /^\d+$/.test(given) ? Number(given) : given),
+  SeqSchema,
+);
 
 const include = z.enum(['raw']).optional();
 
 export const EventsQuerySchema = z.strictObject({
-  after: SeqTextSchema.default(0),
+  after: SeqTextSchema.default(0).meta({ description: '0, the beginning, unless told' }),
   limit: z.coerce.number().int().min(1).max(1000).default(100),
   include,
 });
