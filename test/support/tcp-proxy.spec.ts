@@ -95,6 +95,7 @@ describe('the TCP proxy', () => {
   });
   const directly = async () => {
     const client = connect((store.address() as AddressInfo).port, '127.0.0.1');
+    client.on('error', () => undefined);
     clients.push(client);
     await once(client, 'connect');
     return client;
@@ -130,7 +131,10 @@ describe('the TCP proxy', () => {
   });
 
   it('goes elsewhere with the next connection when the store is started elsewhere', async () => {
-    const elsewhere = createServer((socket) => socket.end('elsewhere')).listen(0, '127.0.0.1');
+    const elsewhere = createServer((socket) => socket.on('error', () => undefined).end('elsewhere')).listen(
+      0,
+      '127.0.0.1',
+    );
     await once(elsewhere, 'listening');
     proxy.retarget(`redis://127.0.0.1:${(elsewhere.address() as AddressInfo).port}`);
     const [answer] = (await once(await dial(), 'data')) as [Buffer];

@@ -37,6 +37,11 @@ describe('readConfig', () => {
     ['WORKER_CONCURRENCY', '0'],
     ['SHUTDOWN_GRACE_MS', ''.padEnd(12, '9')],
     ['CLAUDE_API_MAX_RETRIES', '-1'],
+    ['QUEUE_MAX_PENDING', '0'],
+    ['QUEUE_MAX_PENDING_PER_USER', 'many'],
+    ['EVENT_RETENTION_DAYS', '-1'],
+    ['PROCESS_RETENTION_DAYS', '0.5'],
+    ['SESSION_RETENTION_DAYS', 'forever'],
     ['CLAUDE_SANDBOX', 'maybe'],
     ['CLAUDE_NETWORK', 'some'],
   ])('names %s when its value is wrong (%s), and does not repeat the value', (name, value) => {
