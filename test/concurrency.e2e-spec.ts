@@ -1,7 +1,7 @@
 import { type Answer, textAnswer } from '../libs/messages-api/index.js';
 import { isTerminal } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
-import { cliProcessesOf, untilNoCliOf } from './support/cli-processes.js';
+import { countClisOf, untilNoCliOf } from './support/cli-processes.js';
 import { startTestServer, type TestServer } from './support/test-server.js';
 
 const SLOTS = 4;
@@ -52,7 +52,7 @@ function watchCliPeak(dataDirectory: string): { stop: () => Promise<number> } {
   const stopping = new AbortController();
   const watching = (async () => {
     let peak = 0;
-    while (!stopping.signal.aborted) peak = Math.max(peak, (await cliProcessesOf(dataDirectory)).length);
+    while (!stopping.signal.aborted) peak = Math.max(peak, await countClisOf(dataDirectory));
     return peak;
   })();
   return {
@@ -81,7 +81,7 @@ describe(`${PROCESSES} processes in ${SLOTS} slots`, () => {
     expect([...held.waiting].sort()).toEqual(prompts.slice(0, SLOTS).sort());
 
     for (let next = SLOTS; next < PROCESSES; next += 1) {
-      expect(await cliProcessesOf(runner.dataDirectory)).toHaveLength(SLOTS);
+      expect(await countClisOf(runner.dataDirectory)).toBe(SLOTS);
       held.letGo(held.waiting[0]!);
       await held.untilWaiting(SLOTS);
       expect(held.waiting.at(-1)).toBe(prompts[next]);

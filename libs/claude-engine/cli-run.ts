@@ -294,13 +294,22 @@ export class CliRun {
         return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
       case 'shutdown': {
         const detail = 'The server that ran this was shut down.';
-        return { kind: 'failed', error: engineError('engine_unavailable', { detail }), ...outcome };
+        return this.endedByServer(detail, outcome);
       }
       case 'fenced': {
         const detail = 'The server that ran this lost touch, and its run was ended.';
-        return { kind: 'failed', error: engineError('engine_unavailable', { detail }), ...outcome };
+        return this.endedByServer(detail, outcome);
       }
     }
+  }
+
+  private endedByServer(detail: string, outcome: PartialOutcome): Ending {
+    return {
+      kind: 'failed',
+      error: engineError('engine_unavailable', { detail }),
+      isByServer: true,
+      ...outcome,
+    };
   }
 
   /** A CLI that never came up was not available, whatever else is wrong with it. */

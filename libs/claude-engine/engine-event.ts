@@ -65,7 +65,12 @@ export interface CompletedEnding {
   permissionDenials: PermissionDenial[];
   model: string | null;
 }
-export type FailedEnding = { kind: 'failed'; error: EngineError } & PartialOutcome;
+export type FailedEnding = {
+  kind: 'failed';
+  error: EngineError;
+  /** It was the server that ended it, which shuts down or has lost touch: neither the CLI nor the request is to blame. */
+  isByServer?: true;
+} & PartialOutcome;
 export type CancelledEnding = { kind: 'cancelled' } & PartialOutcome;
 export type Ending = CompletedEnding | FailedEnding | CancelledEnding;
 

@@ -93,6 +93,22 @@ describe('a claimed process', () => {
     expect(dispatched).toEqual([{ id: process.id, attempt: 2, afterMs: 1_000 }]);
   });
 
+  it('is lost, and no failure of its own, when the server has ended it', async () => {
+    const byServer = {
+      ...OVERLOADED,
+      error: { code: 'engine_unavailable', detail: 'Lost touch.', retryable: true, retryAfterMs: null },
+      isByServer: true,
+    } as unknown as Ending;
+    const repeated = begin(() => say(text('a'), ended(byServer)), ['worker_lost']);
+    repeated.letCliLeave();
+    await repeated.ran;
+    expect(repeated.process.status).toBe('pending');
+    const failed = begin(() => say(text('a'), ended(byServer)), ['engine_unavailable']);
+    failed.letCliLeave();
+    await failed.ran;
+    expect(failed.process.status).toBe('failed');
+  });
+
   it('fails as ours when its engine stops without an ending, or breaks', async () => {
     const silent = begin(() => say(text('a')));
     silent.letCliLeave();

@@ -1,5 +1,5 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { type ClaudeEngine, type Ending, RunAbort } from '../../libs/claude-engine/index.js';
+import type { ClaudeEngine, Ending } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
@@ -64,10 +64,10 @@ export class ProcessRunner {
         continue;
       }
       ({ ending } = event);
-      if (!mayRunAgain(claimed, ending)) await this.conclude(run, verdictOn(ending, signal));
+      if (!mayRunAgain(claimed, ending)) await this.conclude(run, verdictOn(ending));
     }
     if (!ending) throw new Error('The engine stopped without an ending.');
-    if (!run.log.isConcluding) await this.conclude(run, verdictOn(ending, signal));
+    if (!run.log.isConcluding) await this.conclude(run, verdictOn(ending));
   }
 
   private async conclude({ log }: LiveRun, judge: (run: RunHistory) => Verdict): Promise<void> {
@@ -88,13 +88,9 @@ export class ProcessRunner {
 const mayRunAgain = ({ retryOn }: ClaimedProcess, ending: Ending) =>
   ending.kind === 'failed' && retryOn.includes(ending.error.code);
 
-/** Only what the shutdown itself has ended is lost by it: a failure of another kind stays what it is. */
-function verdictOn(ending: Ending, signal: AbortSignal): (run: RunHistory) => Verdict {
+/** Only what the server itself has ended is lost by it: a failure of another kind stays what it is. */
+function verdictOn(ending: Ending): (run: RunHistory) => Verdict {
   const outcome = makeStorable(toOutcome(ending));
-  const isShutDown =
-    signal.aborted &&
-    RunAbort.kindOf(signal.reason) === 'shutdown' &&
-    ending.kind === 'failed' &&
-    ending.error.code === 'engine_unavailable';
-  return (run) => (isShutDown ? afterDrain(run, outcome) : afterEnding(run, outcome));
+  const isByServer = ending.kind === 'failed' && ending.isByServer === true;
+  return (run) => (isByServer ? afterDrain(run, outcome) : afterEnding(run, outcome));
 }

@@ -49,12 +49,12 @@ export function afterLoss(run: RunHistory): Verdict {
   return { kind: 'end', outcome: lost('The worker that ran this has not been heard of.', true) };
 }
 
-/** The worker shuts down before the end. */
+/** The worker has ended it itself: it shuts down, or has lost touch. */
 export function afterDrain(run: RunHistory, outcome: Outcome): Verdict {
   if (run.cancelRequested) return { kind: 'end', outcome: { ...outcome, status: 'cancelled', error: null } };
   if (!run.hasStarted) return again(null, {});
   if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { spent: outcome });
-  const detail = 'The server that ran this was shut down before the end.';
+  const detail = outcome.error?.detail ?? 'The server that ran this was shut down.';
   return { kind: 'end', outcome: { ...outcome, ...lost(detail, true) } };
 }
 

@@ -9,16 +9,26 @@ const PATIENCE_MS = 20_000;
  * launch in its data directory. (The CLI that is asked for its version has another.) Corpses have no environment any more.
  */
 export async function cliProcessesOf(dataDirectory: string): Promise<number[]> {
-  const home = `HOME=${dataDirectory}/engine/launches/`;
+  return (await homesOf(dataDirectory)).map(({ pid }) => pid);
+}
+
+/** How many CLIs run: a sandbox is several processes, with one home. */
+export async function countClisOf(dataDirectory: string): Promise<number> {
+  return new Set((await homesOf(dataDirectory)).map(({ home }) => home)).size;
+}
+
+async function homesOf(dataDirectory: string): Promise<{ pid: number; home: string }[]> {
+  const prefix = `HOME=${dataDirectory}/engine/launches/`;
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const isOurs = await Promise.all(
+  const found = await Promise.all(
     pids.map(async (pid) => {
       // Gone by now, or another user's.
       const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
-      return environment.split('\0').some((variable) => variable.startsWith(home));
+      const home = environment.split('\0').find((variable) => variable.startsWith(prefix));
+      return home === undefined ? null : { pid, home };
     }),
   );
-  return pids.filter((_, index) => isOurs[index]);
+  return found.filter((process) => process !== null);
 }
 
 /** Looks at the process table, which announces nothing, until no CLI of the server is left. @returns how long that took */
