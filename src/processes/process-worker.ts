@@ -13,7 +13,9 @@ import { ProcessClaimsRepository } from './process-claims.repository.js';
 export class ProcessWorker {
   readonly id = `${hostname()}:${process.pid}:${uuid()}`;
   private readonly logger = new Logger(ProcessWorker.name);
-  private readonly live = new Map<LiveRun, Promise<void>>();
+  private readonly live = new Set<LiveRun>();
+  /** Of each slot that was woken, from the claim to the end of the run. */
+  private readonly turns = new Set<Promise<void>>();
   private drainRequested = false;
 
   constructor(
@@ -31,31 +33,39 @@ export class ProcessWorker {
   /** Claims the process whose turn it is and runs it to its end. Does nothing where none waits. */
   async runNext(): Promise<void> {
     if (this.isDraining()) return;
+    const turn = this.takeTurn();
+    this.turns.add(turn);
+    await turn.finally(() => this.turns.delete(turn));
+  }
+
+  /**
+   * Claims no more, and waits for what runs until the signal aborts; then ends it. Resolves when nothing is left, be it a claim
+   * that is on its way.
+   */
+  async drain(signal: AbortSignal): Promise<void> {
+    this.drainRequested = true;
+    const abortAll = () => {
+      for (const { controller } of this.live) controller.abort(new RunAbort('shutdown'));
+    };
+    if (signal.aborted) abortAll();
+    else signal.addEventListener('abort', abortAll, { once: true });
+    await Promise.allSettled([...this.turns]);
+    signal.removeEventListener('abort', abortAll);
+    this.leases.stop();
+  }
+
+  private async takeTurn(): Promise<void> {
     const sentAt = performance.now();
     const claimed = await this.claims.claim(this.id, this.config.LEASE_TTL_MS);
     if (!claimed) return;
     const run = this.prepare(claimed);
     this.leases.hold(this.id, run, sentAt);
+    this.live.add(run);
     if (this.isDraining() || !this.leases.isProven(sentAt)) run.controller.abort(new RunAbort('shutdown'));
-    const ended = this.runner.run(claimed, run).finally(() => {
+    await this.runner.run(claimed, run).finally(() => {
       this.leases.release(run);
       this.live.delete(run);
     });
-    this.live.set(run, ended);
-    await ended;
-  }
-
-  /** Claims no more, and waits for what runs until the signal aborts; then ends it. Resolves when nothing is left. */
-  async drain(signal: AbortSignal): Promise<void> {
-    this.drainRequested = true;
-    const abortAll = () => {
-      for (const { controller } of this.live.keys()) controller.abort(new RunAbort('shutdown'));
-    };
-    if (signal.aborted) abortAll();
-    else signal.addEventListener('abort', abortAll, { once: true });
-    await Promise.allSettled([...this.live.values()]);
-    signal.removeEventListener('abort', abortAll);
-    this.leases.stop();
   }
 
   private prepare({ id: processId, fence, lastSeq }: ClaimedProcess): LiveRun {
