@@ -98,8 +98,15 @@ describe(`${PROCESSES} processes in ${SLOTS} slots`, () => {
   });
 
   it('have four CLIs at the peak, no more and no fewer, and all complete', async () => {
+    const held = new HeldAnswers();
+    let open = false;
+    // The first four answer when all four are there; whoever comes later is answered at once.
+    runner.messages.script((request) => (open ? textAnswer('Answer') : held.script(request)));
     const watch = watchCliPeak(runner.dataDirectory);
     const processes = await submitAll('All at once');
+    await held.untilWaiting(SLOTS);
+    open = true;
+    for (const prompt of [...held.waiting]) held.letGo(prompt);
     for (const { id } of processes) {
       expect(await runner.client.untilEnded(id)).toMatchObject({ status: 'completed', error: null });
     }
