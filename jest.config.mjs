@@ -59,6 +59,8 @@ export default {
     { ...withServices, displayName: 'system', testMatch: ['<rootDir>/test/**/*.e2e-spec.ts'] },
   ],
   testTimeout: 60_000,
+  maxWorkers: 2,
+  workerIdleMemoryLimit: '1MB',
   // The Agent SDK opens message ports when it is imported, and never closes them. What must not be left behind (CLIs,
   // stores) the tests look for themselves.
   forceExit: true,
