@@ -1,4 +1,4 @@
-import { once } from 'node:events';
+import { type EventEmitter, once } from 'node:events';
 import { Injectable, Logger } from '@nestjs/common';
 import type { Socket } from 'socket.io';
 import type { Caller } from '../platform/access/caller.js';
@@ -86,7 +86,7 @@ export class SocketFollows {
     state.sentCharacters += characters;
     while (state.sentCharacters > HIGH_WATER_CHARACTERS && !signal.aborted) {
       if (isEmpty(socket)) state.sentCharacters = 0;
-      else await once(socket.conn, 'drain', { signal }).catch(() => undefined);
+      else await movement(socket, signal);
     }
   }
 
@@ -145,11 +145,30 @@ function emitQueued(socket: Socket, processId: string, { position, estimatedStar
   });
 }
 
+/**
+ * Resolves when the socket may have taken something. Engine.IO says `drain` when it has handed over to its transport; that the
+ * transport is done, only the transport says (`ready`), and nothing more comes if nothing else is sent meanwhile:
+ * `flush()` and `onReady` in https://github.com/socketio/socket.io/blob/main/packages/engine.io/lib/socket.ts
+ */
+async function movement({ conn }: Socket, signal: AbortSignal): Promise<void> {
+  const moved = new AbortController();
+  const until = { signal: AbortSignal.any([signal, moved.signal]) };
+  const heard = [
+    once(conn, 'drain', until),
+    once(conn, 'upgrade', until),
+    once(transportOf(conn), 'ready', until),
+  ];
+  await Promise.race(heard).catch(() => undefined);
+  moved.abort();
+  await Promise.allSettled(heard);
+}
+
 /** Engine.IO documents `drain`, not what waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn */
 function isEmpty({ conn }: Socket): boolean {
-  const { writeBuffer, transport } = conn as unknown as {
-    writeBuffer: unknown[];
-    transport: { writable: boolean };
-  };
-  return writeBuffer.length === 0 && transport.writable;
+  const { writeBuffer } = conn as unknown as { writeBuffer: unknown[] };
+  return writeBuffer.length === 0 && transportOf(conn).writable;
+}
+
+function transportOf(conn: Socket['conn']): EventEmitter & { writable: boolean } {
+  return (conn as unknown as { transport: EventEmitter & { writable: boolean } }).transport;
 }

@@ -93,7 +93,8 @@ export class RecordedSocket {
       };
       const timer = setTimeout(() => {
         this.listeners.delete(look);
-        reject(new Error(`Not heard: ${isEnough.toString()}; last: ${JSON.stringify(this.heard.at(-1))}`));
+        const last = JSON.stringify(this.heard.at(-1) ?? null).slice(0, 500);
+        reject(new Error(`Not heard: ${isEnough.toString()}; last: ${last}`));
       }, PATIENCE_MS);
       this.listeners.add(look);
       look();
