@@ -59,6 +59,8 @@ export default {
     { ...withServices, displayName: 'system', testMatch: ['<rootDir>/test/**/*.e2e-spec.ts'] },
   ],
   testTimeout: 60_000,
+  // Most of a test's time is spent waiting for CLIs and stores. Each file gets a process of its own: V8 counts coverage for
+  // everything that a process has ever loaded, and takes longer with each file.
   maxWorkers: 2,
   workerIdleMemoryLimit: '1MB',
   // The Agent SDK opens message ports when it is imported, and never closes them. What must not be left behind (CLIs,
