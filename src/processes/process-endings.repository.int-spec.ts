@@ -1,6 +1,6 @@
 import { v7 as uuid } from 'uuid';
 import { startTcpProxy } from '../../test/support/tcp-proxy.js';
-import { STARTED, WriteSide } from '../../test/support/write-side.js';
+import { LEASE_MS, STARTED, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import type { Outcome } from './process-outcome.js';
 import { afterDrain, afterEnding, afterLoss, type RunHistory, type Verdict } from './run-verdict.js';
@@ -230,6 +230,15 @@ describe('the end of a run', () => {
       });
     });
 
+    it('is not the reconciler’s to decide once the lease has been renewed, late as it was', async () => {
+      const run = await side.startedRun();
+      await side.expire(run.processId);
+      const [lost] = await side.claims.findExpired(10);
+      await side.leases.renew('worker', [run], LEASE_MS);
+      expect(await side.endings.takeOver(lost!, afterLoss)).toBeNull();
+      expect(await side.find(run.processId)).toMatchObject({ status: 'running', fence: run.fence });
+    });
+
     it('ends with the second worker that was lost', async () => {
       const first = await side.startedRun(RETRIES);
       await side.endings.conclude(first, [], afterLoss);
@@ -389,7 +398,8 @@ describe('the end of a run', () => {
       ['its owner', 'the reconciler'],
     ])('%s, then %s: the second finds nothing to do', async (first) => {
       const run = await side.startedRun();
-      const reconcile = () => side.endings.conclude(run, [], afterLoss);
+      await side.expire(run.processId);
+      const reconcile = () => side.endings.takeOver(run, afterLoss);
       const complete = () => side.endings.conclude(run, [said('a')], ending(COMPLETED));
       const [won, lost] = await side.together(
         run.processId,
