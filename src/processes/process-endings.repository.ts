@@ -50,10 +50,7 @@ export class ProcessEndingsRepository {
    * have been slow, and not lost. Its fence is counted up, so that the worker cannot take what is written here for its own.
    * @returns null when the run has been renewed meanwhile, or is over
    */
-  async takeOver(
-    { processId, fence }: Run,
-    judge: (run: RunHistory) => Verdict,
-  ): Promise<Concluded | null> {
+  async takeOver({ processId, fence }: Run, judge: (run: RunHistory) => Verdict): Promise<Concluded | null> {
     return this.prisma.$transaction(async (transaction) => {
       const taken = await transaction.$queryRaw<{ id: string; now: Date }[]>`
         UPDATE processes SET fence = fence + 1

@@ -187,7 +187,9 @@ const STEPS: Record<string, Happening> = {
     if (process.isRunning) await side.expire(process.id);
     const expired = await side.claims.findExpired(10);
     expect(expired.map(({ processId }) => processId)).toEqual(process.isRunning ? [process.id] : []);
-    await conclude(afterLoss, () => process.loseWorker())(process, side);
+    const taken = await side.endings.takeOver({ processId: process.id, fence: process.fence }, afterLoss);
+    expect(taken !== null).toBe(process.isRunning);
+    if (taken) process.loseWorker();
   },
   cancel: async (process, side) => {
     const kinds = { pending: 'ended', running: 'requested' } as Record<string, string>;

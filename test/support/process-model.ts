@@ -64,6 +64,7 @@ export class ModelProcess {
   }
 
   loseWorker(): void {
+    this.fence += 1;
     const before = this.attempt;
     if (this.isCancelRequested) this.end('cancelled');
     else if (this.crashes > 0) this.end('failed');
