@@ -151,11 +151,11 @@ describe('the end of a run', () => {
       const before = await side.find(run.processId);
       expect(await side.endings.conclude(run, [], afterLoss)).toEqual({
         events: [],
-        next: { id: run.processId, attempt: 2, afterMs: 0 },
+        next: { id: run.processId, attempt: 1, afterMs: 0 },
       });
       expect(await side.find(run.processId)).toMatchObject({
         status: 'pending',
-        attempt: 2,
+        attempt: 1,
         crashCount: 1,
         owner: null,
         leaseUntil: null,
@@ -170,7 +170,7 @@ describe('the end of a run', () => {
     it('by a drain: what never started goes back, and no crash is counted', async () => {
       const run = await side.run();
       await side.endings.conclude(run, [], (history) => afterDrain(history, OVERLOADED));
-      expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 2, crashCount: 0 });
+      expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 1, crashCount: 0 });
     });
 
     it('by a retry: the log says when, what was used is kept, and it is not claimed before', async () => {
@@ -215,6 +215,18 @@ describe('the end of a run', () => {
         usage: { inputTokens: 20, outputTokens: 10, cacheReadInputTokens: 4, cacheCreationInputTokens: 2 },
         costUsd: 0.5,
       });
+    });
+
+    it('uses up no attempt of its caller’s where it never started', async () => {
+      const { processId: id, fence } = await side.run({ ...RETRIES, maxAttempts: 2 });
+      await side.endings.conclude({ processId: id, fence }, [], (run) => afterDrain(run, OVERLOADED));
+      await side.reconcile(await side.claim().then((row) => ({ processId: row.id, fence: row.fence })));
+      const first = await side.claim();
+      const { lastSeq } = first;
+      await side.log.append([{ run: { processId: id, fence: first.fence }, lastSeq, ...STARTED }]);
+      await side.endings.conclude({ processId: id, fence: first.fence }, [], ending(OVERLOADED));
+      await side.endRetryPause(id);
+      expect(await side.claim()).toMatchObject({ id, attempt: 2, fence: 5 });
     });
 
     it('ends where the attempts do', async () => {
@@ -389,7 +401,7 @@ describe('the end of a run', () => {
         () => side.endings.conclude(run, [], afterLoss),
         () => side.endings.cancel(run.processId, side.userId),
       );
-      expect(concluded).toMatchObject({ next: { attempt: 2 } });
+      expect(concluded).toMatchObject({ next: { id: run.processId } });
       expect(cancelled).toMatchObject({ kind: 'ended', events: [{ type: 'cancelled' }] });
     });
 

@@ -195,7 +195,8 @@ async function giveBack(
   events: NewProcessEvent[],
   { code, afterMs, isCrash, spent }: Extract<Verdict, { kind: 'again' }>,
 ): Promise<Concluded> {
-  const attempt = row.attempt + 1;
+  // What nobody was told of was no attempt: its caller's attempts are for what was tried.
+  const attempt = code === null ? row.attempt : row.attempt + 1;
   const retryAt = new Date(now.getTime() + afterMs);
   const retrying: NewProcessEvent[] =
     code === null ? [] : [{ type: 'retrying', attempt, code, retryAt: retryAt.toISOString() }];
