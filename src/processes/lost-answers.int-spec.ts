@@ -13,8 +13,11 @@ import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js'
 import type { Run } from './process-log.repository.js';
 import type { Outcome } from './process-outcome.js';
 import type { ProcessesQueue } from './processes.queue.js';
+import type { ProcessRunner } from './process-runner.js';
+import { ProcessWorker } from './process-worker.js';
 import { RunLost } from './run-log.js';
 import { afterEnding, afterLoss, type RunHistory } from './run-verdict.js';
+import { StrayRuns } from './stray-runs.js';
 
 const COMPLETED: Outcome = { status: 'completed', result: 'Done.' };
 const OVERLOADED: Outcome = {
@@ -201,6 +204,33 @@ describe('a write whose answer is lost', () => {
       stop.push(() => reconciler.onApplicationShutdown());
       return told;
     };
+
+    it('a claim: its worker gives it back at once, and nobody is suspected', async () => {
+      const id = await side.submit();
+      const claims = losingAnswers(side.claims, onceEach('claim'));
+      let isGivenBack: (next: unknown) => void = () => undefined;
+      const givenBack = new Promise<unknown>((resolve) => (isGivenBack = resolve));
+      const worker = new ProcessWorker(
+        config,
+        claims,
+        {} as LeaseKeeper,
+        {} as EventAppender,
+        {} as ProcessRunner,
+      );
+      const strays = new StrayRuns(
+        config,
+        worker,
+        claims,
+        side.endings,
+        { dispatch: async (next: unknown) => isGivenBack(await next) } as unknown as ProcessesQueue,
+        { publishEvents: () => undefined } as unknown as ProcessChannel,
+      );
+      strays.onApplicationBootstrap();
+      stop.push(() => void strays.stop());
+      await expect(worker.runNext()).rejects.toThrow('Connection terminated');
+      expect(await givenBack).toMatchObject([{ id }]);
+      expect(await side.find(id)).toMatchObject({ status: 'pending', attempt: 1, crashCount: 0 });
+    });
 
     it('the renewal of a lease: it holds, and the run goes on', async () => {
       const run = await side.run();
