@@ -154,19 +154,23 @@ describe('while PostgreSQL is away for longer than a lease can do without it', (
     },
   );
 
-  it('what may be repeated runs again when it is back, and one CLI is all that it ever has', async () => {
+  it('what may be repeated runs again when it is back, and is not suspected, however often', async () => {
     const client = await start(SHORT_LEASE);
-    const prompt = 'Repeat it\n[[hang times=1]]\n[[text Again.]]';
-    const { id } = await client.submit({ prompt, retry: { maxAttempts: 2, on: ['worker_lost'] } });
-    await isAsked(prompt);
-    database.cut();
-    await untilNoCliOf(server.dataDirectory);
-    database.restore();
-    expect(await client.untilEnded(id)).toMatchObject({ status: 'completed', result: 'Again.', attempt: 2 });
+    const prompt = 'Repeat it\n[[hang times=2]]\n[[text Again.]]';
+    const { id } = await client.submit({ prompt, retry: { maxAttempts: 3, on: ['worker_lost'] } });
+    for (const attempt of [1, 2]) {
+      await client.waitForEvent(id, (event) => event.type === 'started' && event.attempt === attempt);
+      database.cut();
+      await untilNoCliOf(server.dataDirectory);
+      database.restore();
+    }
+    expect(await client.untilEnded(id)).toMatchObject({ status: 'completed', result: 'Again.', attempt: 3 });
     const { items } = await client.events(id, '?limit=1000');
     expect(items.filter(({ type }) => type === 'retrying')).toMatchObject([
       { attempt: 2, code: 'worker_lost' },
+      { attempt: 3, code: 'worker_lost' },
     ]);
+    expect(await stores.query('SELECT crash_count FROM processes')).toEqual([{ crash_count: 0 }]);
   });
 
   it.each(['cut', 'blackHole'] as const)(

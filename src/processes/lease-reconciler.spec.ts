@@ -39,7 +39,7 @@ class Bench {
       findEligible: () => this.answer(() => this.eligible.map((id) => ({ id, attempt: 1 }))),
     } as unknown as ProcessClaimsRepository,
     {
-      conclude: ({ processId }: Run) => this.answer(() => this.mend('expired', processId)),
+      takeOver: ({ processId }: Run) => this.answer(() => this.mend('expired', processId)),
       failOverdue: (id: string) => this.answer(() => this.mend('overdue', id)?.events),
     } as unknown as ProcessEndingsRepository,
     {

@@ -90,7 +90,7 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
   }
 
   private async recover(run: Run): Promise<void> {
-    const concluded = await this.endings.conclude(run, [], afterLoss);
+    const concluded = await this.endings.takeOver(run, afterLoss);
     if (!concluded) return;
     const { processId } = run;
     this.logger.warn({ processId, isGivenBack: concluded.next !== null }, 'The worker of a process is lost.');

@@ -13,7 +13,11 @@ import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js'
 import type { Run } from './process-log.repository.js';
 import type { Outcome } from './process-outcome.js';
 import type { ProcessesQueue } from './processes.queue.js';
+import type { ProcessRunner } from './process-runner.js';
+import { ProcessWorker } from './process-worker.js';
+import { RunLost } from './run-log.js';
 import { afterEnding, afterLoss, type RunHistory } from './run-verdict.js';
+import { StrayRuns } from './stray-runs.js';
 
 const COMPLETED: Outcome = { status: 'completed', result: 'Done.' };
 const OVERLOADED: Outcome = {
@@ -96,11 +100,30 @@ describe('a write whose answer is lost', () => {
   it('an ending that the reconciler came before: its own stays', async () => {
     const run = await side.startedRun();
     const { log, published } = open(run, onceEach('conclude'));
-    await side.endings.conclude(run, [], afterLoss);
-    await log.conclude(ending(COMPLETED)).catch(() => undefined);
+    await side.reconcile(run);
+    await expect(log.conclude(ending(COMPLETED))).rejects.toThrow(RunLost);
     expect(await texts(run.processId)).toEqual(['started', 'failed']);
-    // To be told twice of what is in the log does no harm.
-    expect((await side.events(run.processId)).slice(3)).toEqual(expect.arrayContaining(published));
+    expect(published).toEqual([]);
+  });
+
+  it('an ending, and the reconciler came between its two tries: it is not taken for its own', async () => {
+    const run = await side.startedRun();
+    let tries = 0;
+    const endings = Object.create(side.endings, {
+      conclude: {
+        value: async (...given: Parameters<typeof side.endings.conclude>) => {
+          if (++tries > 1) return side.endings.conclude(...given);
+          await side.reconcile(run);
+          throw Object.assign(new Error('Connection terminated'), { code: 'ECONNRESET' });
+        },
+      },
+    }) as typeof side.endings;
+    const told: ProcessEvent[] = [];
+    const channel = { publishEvents: (_id: string, events: ProcessEvent[]) => void told.push(...events) };
+    const appender = new EventAppender(side.log, endings, channel as unknown as ProcessChannel);
+    const log = appender.open(run, { onCancelRequested: jest.fn(), onLost: jest.fn() });
+    await expect(log.conclude(ending(COMPLETED))).rejects.toThrow(RunLost);
+    expect([tries, told]).toEqual([2, []]);
   });
 
   it('a claim: nobody claims it again while its lease holds, and after that it runs', async () => {
@@ -109,8 +132,8 @@ describe('a write whose answer is lost', () => {
     expect(await side.claims.claim('another', LEASE_MS)).toBeNull();
     await side.expire(id);
     const [run] = await side.claims.findExpired(10);
-    await side.endings.conclude(run!, [], afterLoss);
-    expect(await side.claims.claim('another', LEASE_MS)).toMatchObject({ id, attempt: 2, fence: 2 });
+    await side.endings.takeOver(run!, afterLoss);
+    expect(await side.claims.claim('another', LEASE_MS)).toMatchObject({ id, attempt: 1, fence: 3 });
   });
 
   it('a cancel: the same again is the same', async () => {
@@ -182,6 +205,33 @@ describe('a write whose answer is lost', () => {
       return told;
     };
 
+    it('a claim: its worker gives it back at once, and nobody is suspected', async () => {
+      const id = await side.submit();
+      const claims = losingAnswers(side.claims, onceEach('claim'));
+      let isGivenBack: (next: unknown) => void = () => undefined;
+      const givenBack = new Promise<unknown>((resolve) => (isGivenBack = resolve));
+      const worker = new ProcessWorker(
+        config,
+        claims,
+        {} as LeaseKeeper,
+        {} as EventAppender,
+        {} as ProcessRunner,
+      );
+      const strays = new StrayRuns(
+        config,
+        worker,
+        claims,
+        side.endings,
+        { dispatch: async (next: unknown) => isGivenBack(await next) } as unknown as ProcessesQueue,
+        { publishEvents: () => undefined } as unknown as ProcessChannel,
+      );
+      strays.onApplicationBootstrap();
+      stop.push(() => void strays.stop());
+      await expect(worker.runNext()).rejects.toThrow('Connection terminated');
+      expect(await givenBack).toMatchObject([{ id }]);
+      expect(await side.find(id)).toMatchObject({ status: 'pending', attempt: 1, crashCount: 0 });
+    });
+
     it('the renewal of a lease: it holds, and the run goes on', async () => {
       const run = await side.run();
       const { log, onLost } = open(run, () => false);
@@ -229,7 +279,7 @@ describe('a write whose answer is lost', () => {
       await side.expire(lost.processId);
       let isMended: () => void = () => undefined;
       const mended = new Promise<void>((resolve) => (isMended = resolve));
-      const isLost = onceEach('conclude', 'failOverdue');
+      const isLost = onceEach('takeOver', 'failOverdue');
       let looks = 0;
       reconcile((method) => {
         if (method === 'findOverdue' && ++looks === 3) isMended();

@@ -47,6 +47,12 @@ export class ProcessClaimsRepository {
       WHERE status = 'running' AND lease_until < now() ORDER BY lease_until LIMIT ${limit}`;
   }
 
+  /** The running processes that a worker has claimed, whether it has heard of that or not. */
+  findOwned(owner: string): Promise<Run[]> {
+    return this.prisma.$queryRaw`
+      SELECT id AS "processId", fence FROM processes WHERE status = 'running' AND owner = ${owner}`;
+  }
+
   /** Processes that have never started and will not any more. */
   async findOverdue(limit: number): Promise<string[]> {
     const rows = await this.prisma.$queryRaw<{ id: string }[]>`

@@ -4,6 +4,7 @@ import { orLate } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessWorker } from './process-worker.js';
 import { ProcessesProcessor } from './processes.processor.js';
+import { StrayRuns } from './stray-runs.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
 
 const PAUSE_GRACE_MS = 3_000;
@@ -15,6 +16,7 @@ export class ProcessDrain {
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
     private readonly processor: ProcessesProcessor,
     private readonly worker: ProcessWorker,
+    private readonly strays: StrayRuns,
     private readonly announcer: WorkerAnnouncer,
   ) {}
 
@@ -27,6 +29,7 @@ export class ProcessDrain {
       PAUSE_GRACE_MS,
     );
     await drained;
+    await this.strays.stop();
     await this.announcer.stop();
     await this.engine.close();
   }

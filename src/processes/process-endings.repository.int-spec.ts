@@ -1,6 +1,6 @@
 import { v7 as uuid } from 'uuid';
 import { startTcpProxy } from '../../test/support/tcp-proxy.js';
-import { STARTED, WriteSide } from '../../test/support/write-side.js';
+import { LEASE_MS, STARTED, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import type { Outcome } from './process-outcome.js';
 import { afterDrain, afterEnding, afterLoss, type RunHistory, type Verdict } from './run-verdict.js';
@@ -151,11 +151,11 @@ describe('the end of a run', () => {
       const before = await side.find(run.processId);
       expect(await side.endings.conclude(run, [], afterLoss)).toEqual({
         events: [],
-        next: { id: run.processId, attempt: 2, afterMs: 0 },
+        next: { id: run.processId, attempt: 1, afterMs: 0 },
       });
       expect(await side.find(run.processId)).toMatchObject({
         status: 'pending',
-        attempt: 2,
+        attempt: 1,
         crashCount: 1,
         owner: null,
         leaseUntil: null,
@@ -170,7 +170,7 @@ describe('the end of a run', () => {
     it('by a drain: what never started goes back, and no crash is counted', async () => {
       const run = await side.run();
       await side.endings.conclude(run, [], (history) => afterDrain(history, OVERLOADED));
-      expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 2, crashCount: 0 });
+      expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 1, crashCount: 0 });
     });
 
     it('by a retry: the log says when, what was used is kept, and it is not claimed before', async () => {
@@ -217,6 +217,18 @@ describe('the end of a run', () => {
       });
     });
 
+    it('uses up no attempt of its caller’s where it never started', async () => {
+      const { processId: id, fence } = await side.run({ ...RETRIES, maxAttempts: 2 });
+      await side.endings.conclude({ processId: id, fence }, [], (run) => afterDrain(run, OVERLOADED));
+      await side.reconcile(await side.claim().then((row) => ({ processId: row.id, fence: row.fence })));
+      const first = await side.claim();
+      const { lastSeq } = first;
+      await side.log.append([{ run: { processId: id, fence: first.fence }, lastSeq, ...STARTED }]);
+      await side.endings.conclude({ processId: id, fence: first.fence }, [], ending(OVERLOADED));
+      await side.endRetryPause(id);
+      expect(await side.claim()).toMatchObject({ id, attempt: 2, fence: 5 });
+    });
+
     it('ends where the attempts do', async () => {
       const first = await side.startedRun({ ...RETRIES, maxAttempts: 2 });
       await side.endings.conclude(first, [], ending(OVERLOADED));
@@ -228,6 +240,15 @@ describe('the end of a run', () => {
         attempt: 2,
         error: OVERLOADED.error,
       });
+    });
+
+    it('is not the reconciler’s to decide once the lease has been renewed, late as it was', async () => {
+      const run = await side.startedRun();
+      await side.expire(run.processId);
+      const [lost] = await side.claims.findExpired(10);
+      await side.leases.renew('worker', [run], LEASE_MS);
+      expect(await side.endings.takeOver(lost!, afterLoss)).toBeNull();
+      expect(await side.find(run.processId)).toMatchObject({ status: 'running', fence: run.fence });
     });
 
     it('ends with the second worker that was lost', async () => {
@@ -380,7 +401,7 @@ describe('the end of a run', () => {
         () => side.endings.conclude(run, [], afterLoss),
         () => side.endings.cancel(run.processId, side.userId),
       );
-      expect(concluded).toMatchObject({ next: { attempt: 2 } });
+      expect(concluded).toMatchObject({ next: { id: run.processId } });
       expect(cancelled).toMatchObject({ kind: 'ended', events: [{ type: 'cancelled' }] });
     });
 
@@ -389,7 +410,8 @@ describe('the end of a run', () => {
       ['its owner', 'the reconciler'],
     ])('%s, then %s: the second finds nothing to do', async (first) => {
       const run = await side.startedRun();
-      const reconcile = () => side.endings.conclude(run, [], afterLoss);
+      await side.expire(run.processId);
+      const reconcile = () => side.endings.takeOver(run, afterLoss);
       const complete = () => side.endings.conclude(run, [said('a')], ending(COMPLETED));
       const [won, lost] = await side.together(
         run.processId,

@@ -41,11 +41,23 @@ export class ProcessEndingsRepository {
     return this.prisma.$transaction(async (transaction) => {
       const condition = Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`;
       const locked = await lock(transaction, condition);
-      if (!locked) return null;
-      const verdict = judge(historyOf(locked.row));
-      if (verdict.kind === 'again') return giveBack(transaction, locked, events, verdict);
-      const written = await finish(transaction, locked, events, verdict.outcome);
-      return { events: written, next: await nextOfSession(transaction, locked) };
+      return locked && carryOut(transaction, locked, events, judge(historyOf(locked.row)));
+    });
+  }
+
+  /**
+   * Carries out what is to become of a run whose lease has expired, as it still must have in this very statement: its worker may
+   * have been slow, and not lost. Its fence is counted up, so that the worker cannot take what is written here for its own.
+   * @returns null when the run has been renewed meanwhile, or is over
+   */
+  async takeOver({ processId, fence }: Run, judge: (run: RunHistory) => Verdict): Promise<Concluded | null> {
+    return this.prisma.$transaction(async (transaction) => {
+      const taken = await transaction.$queryRaw<{ id: string; now: Date }[]>`
+        UPDATE processes SET fence = fence + 1
+        WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' AND lease_until < now()
+        RETURNING id, clock_timestamp() AS now`;
+      const locked = await readLocked(transaction, taken[0]);
+      return locked && carryOut(transaction, locked, [], judge(historyOf(locked.row)));
     });
   }
 
@@ -91,8 +103,26 @@ async function lock(
 ): Promise<LockedProcess | null> {
   const [locked] = await transaction.$queryRaw<{ id: string; now: Date }[]>`
     SELECT id, clock_timestamp() AS now FROM processes WHERE ${condition} FOR UPDATE`;
+  return readLocked(transaction, locked);
+}
+
+async function readLocked(
+  transaction: Prisma.TransactionClient,
+  locked: { id: string; now: Date } | undefined,
+): Promise<LockedProcess | null> {
   const row = locked && (await transaction.process.findUnique({ where: { id: locked.id } }));
   return row ? { row, now: locked.now } : null;
+}
+
+async function carryOut(
+  transaction: Prisma.TransactionClient,
+  locked: LockedProcess,
+  events: NewProcessEvent[],
+  verdict: Verdict,
+): Promise<Concluded> {
+  if (verdict.kind === 'again') return giveBack(transaction, locked, events, verdict);
+  const written = await finish(transaction, locked, events, verdict.outcome);
+  return { events: written, next: await nextOfSession(transaction, locked) };
 }
 
 const historyOf = (row: ProcessRow): RunHistory => ({
@@ -165,7 +195,8 @@ async function giveBack(
   events: NewProcessEvent[],
   { code, afterMs, isCrash, spent }: Extract<Verdict, { kind: 'again' }>,
 ): Promise<Concluded> {
-  const attempt = row.attempt + 1;
+  // What nobody was told of was no attempt: its caller's attempts are for what was tried.
+  const attempt = code === null ? row.attempt : row.attempt + 1;
   const retryAt = new Date(now.getTime() + afterMs);
   const retrying: NewProcessEvent[] =
     code === null ? [] : [{ type: 'retrying', attempt, code, retryAt: retryAt.toISOString() }];

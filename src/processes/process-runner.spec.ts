@@ -138,6 +138,22 @@ describe('a claimed process', () => {
     expect([process.status, process.events.map(({ type }) => type)]).toEqual(['running', ['text']]);
   });
 
+  it('that is lost is not over before its CLI is gone: it may be given to another worker then', async () => {
+    const { run, ran, letCliLeave } = begin(async function* () {
+      yield await Promise.resolve(text('a'));
+      await settle();
+      run.log.lose();
+      yield ended(COMPLETED);
+    });
+    let isOver = false;
+    void ran.then(() => (isOver = true));
+    await settle();
+    await settle();
+    expect(isOver).toBe(false);
+    letCliLeave();
+    await ran;
+  });
+
   it('must not begin when a cancel was asked for, or it is another’s by now', async () => {
     const begun: string[] = [];
     const ask = async function* ({ mayAsk }: RunContext) {

@@ -1,5 +1,10 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import type { ClaudeEngine, Ending } from '../../libs/claude-engine/index.js';
+import {
+  type ClaudeEngine,
+  type Ending,
+  type EngineEvent,
+  RunAbort,
+} from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
@@ -52,20 +57,21 @@ export class ProcessRunner {
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
     const mayAsk = () => run.log.begin();
-    let ending: Ending | null = null;
-    for await (const event of this.engine.run(request, {
-      signal,
-      workspaceKey: sessionId,
-      transcript,
-      mayAsk,
-    })) {
+    const seen: { ending: Ending | null } = { ending: null };
+    const take = async (event: EngineEvent) => {
       if (event.type !== 'ended') {
         await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
-        continue;
+        return;
       }
-      ({ ending } = event);
+      const { ending } = event;
+      seen.ending = ending;
       if (!mayRunAgain(claimed, ending)) await this.conclude(run, verdictOn(ending));
-    }
+    };
+    const context = { signal, workspaceKey: sessionId, transcript, mayAsk };
+    await readToItsEnd(this.engine.run(request, context), take, () =>
+      run.controller.abort(new RunAbort('fenced')),
+    );
+    const { ending } = seen;
     if (!ending) throw new Error('The engine stopped without an ending.');
     if (!run.log.isConcluding) await this.conclude(run, verdictOn(ending));
   }
@@ -82,6 +88,23 @@ export class ProcessRunner {
       this.logger.error({ err: error, processId }),
     );
   }
+}
+
+/** Also where an event cannot be taken: then the run is ended, and only when its CLI is gone it is told of. */
+async function readToItsEnd(
+  events: AsyncIterable<EngineEvent>,
+  take: (event: EngineEvent) => Promise<void>,
+  end: () => void,
+): Promise<void> {
+  const failures: unknown[] = [];
+  for await (const event of events) {
+    if (failures.length > 0) continue;
+    await take(event).catch((error: unknown) => {
+      failures.push(error);
+      end();
+    });
+  }
+  if (failures.length > 0) throw failures[0];
 }
 
 /** Then its CLI must be gone before it waits again: the next attempt may begin at once, anywhere. */

@@ -7,6 +7,7 @@ import { EventAppender } from './event-appender.js';
 import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
 import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
+import type { Run } from './process-log.repository.js';
 
 /** Claims processes and runs them, each in a slot. */
 @Injectable()
@@ -16,6 +17,8 @@ export class ProcessWorker {
   private readonly live = new Set<LiveRun>();
   /** Of each slot that was woken, from the claim to the end of the run. */
   private readonly turns = new Set<Promise<void>>();
+  /** How many answers of the database may name a run that is not live yet. */
+  private claiming = 0;
   private drainRequested = false;
 
   constructor(
@@ -28,6 +31,12 @@ export class ProcessWorker {
 
   get slots(): { total: number; busy: number } {
     return { total: this.config.WORKER_CONCURRENCY, busy: this.live.size };
+  }
+
+  /** Whether it has this run, or may have been given it by a claim that is on its way. */
+  mayHold({ processId, fence }: Run): boolean {
+    const isIt = (run: LiveRun) => run.processId === processId && run.fence === fence;
+    return this.claiming > 0 || [...this.live].some(isIt);
   }
 
   /** Claims the process whose turn it is and runs it to its end. Does nothing where none waits. */
@@ -55,17 +64,29 @@ export class ProcessWorker {
   }
 
   private async takeTurn(): Promise<void> {
-    const sentAt = performance.now();
-    const claimed = await this.claims.claim(this.id, this.config.LEASE_TTL_MS);
-    if (!claimed) return;
-    const run = this.prepare(claimed);
-    this.leases.hold(this.id, run, sentAt);
-    this.live.add(run);
-    if (this.isDraining() || !this.leases.isProven(sentAt)) run.controller.abort(new RunAbort('shutdown'));
+    const taken = await this.claim();
+    if (!taken) return;
+    const { claimed, run } = taken;
     await this.runner.run(claimed, run).finally(() => {
       this.leases.release(run);
       this.live.delete(run);
     });
+  }
+
+  private async claim(): Promise<{ claimed: ClaimedProcess; run: LiveRun } | null> {
+    const sentAt = performance.now();
+    this.claiming += 1;
+    try {
+      const claimed = await this.claims.claim(this.id, this.config.LEASE_TTL_MS);
+      if (!claimed) return null;
+      const run = this.prepare(claimed);
+      this.leases.hold(this.id, run, sentAt);
+      this.live.add(run);
+      if (this.isDraining() || !this.leases.isProven(sentAt)) run.controller.abort(new RunAbort('shutdown'));
+      return { claimed, run };
+    } finally {
+      this.claiming -= 1;
+    }
   }
 
   private prepare({ id: processId, fence, lastSeq }: ClaimedProcess): LiveRun {

@@ -33,6 +33,7 @@ import { ProcessesService } from './processes.service.js';
 import { QueueForecastService } from './queue-forecast.service.js';
 import { QueuePlacesRepository } from './queue-places.repository.js';
 import { RetentionSweep } from './retention-sweep.js';
+import { StrayRuns } from './stray-runs.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
 import { WorkerDirectory } from './worker-directory.js';
 import { WorkspaceSweep } from './workspace-sweep.js';
@@ -48,6 +49,7 @@ const WORKER_PROVIDERS = [
   ProcessesProcessor,
   ProcessRunner,
   ProcessWorker,
+  StrayRuns,
   WorkerAnnouncer,
   WorkspaceSweep,
 ];

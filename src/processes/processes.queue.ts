@@ -22,7 +22,6 @@ export interface WakeUps {
 
 interface WaitingProcess {
   id: string;
-  attempt: number;
   /** It may not run before. */
   afterMs?: number;
 }
@@ -41,10 +40,7 @@ export class ProcessesQueue {
   async dispatch(waiting: WaitingProcess[]): Promise<void> {
     if (waiting.length === 0) return;
     try {
-      await this.add(waiting, ({ id, attempt, afterMs = 0 }) => ({
-        jobId: `${id}#${attempt}`,
-        delay: afterMs,
-      }));
+      await this.add(waiting, ({ afterMs = 0 }) => ({ delay: afterMs }));
     } catch (err) {
       this.logger.warn({ err }, 'Wake-ups did not get through; the sweep sends them again.');
     }

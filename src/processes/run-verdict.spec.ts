@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import type { Outcome } from './process-outcome.js';
-import { afterDrain, afterEnding, afterLoss, type RunHistory, type Verdict } from './run-verdict.js';
+import {
+  afterDrain,
+  afterEnding,
+  afterFence,
+  afterLoss,
+  type RunHistory,
+  type Verdict,
+} from './run-verdict.js';
 
 const FIRST: RunHistory = {
   attempt: 1,
@@ -38,6 +45,16 @@ const lost = (retryable: boolean) => ({
   outcome: { status: 'failed', error: { code: 'worker_lost', retryable, retryAfterMs: null } },
 });
 const retrying = (on: string, maxAttempts = 3): RunHistory => ({ ...FIRST, maxAttempts, retryOn: [on] });
+
+describe('what becomes of a process that its worker has lost touch with', () => {
+  it('is what becomes of one whose worker is lost, but no crash, however often', () => {
+    expect(afterFence({ ...FIRST, hasStarted: false, crashCount: 1 })).toEqual(again());
+    expect(afterFence({ ...retrying('worker_lost'), crashCount: 1 })).toEqual(again({ code: 'worker_lost' }));
+    expect(afterFence(FIRST)).toMatchObject(lost(true));
+    const cancelled = { ...retrying('worker_lost'), cancelRequested: true };
+    expect(afterFence(cancelled)).toEqual({ kind: 'end', outcome: { status: 'cancelled' } });
+  });
+});
 
 describe('what becomes of a process whose worker is lost', () => {
   it('goes back to the queue when it never started, whatever its caller allows', () => {

@@ -49,6 +49,15 @@ export function afterLoss(run: RunHistory): Verdict {
   return { kind: 'end', outcome: lost('The worker that ran this has not been heard of.', true) };
 }
 
+/** The worker lives, and could not prove for a while that the run is its own, or never heard that it is. */
+export function afterFence(run: RunHistory): Verdict {
+  if (run.cancelRequested) return { kind: 'end', outcome: { status: 'cancelled' } };
+  if (!run.hasStarted) return again(null, {});
+  if (mayRepeat(run, 'worker_lost')) return again('worker_lost', {});
+  const detail = 'The server that ran this lost touch with its database, and ended the run.';
+  return { kind: 'end', outcome: lost(detail, true) };
+}
+
 /** The worker has ended it itself: it shuts down, or has lost touch. */
 export function afterDrain(run: RunHistory, outcome: Outcome): Verdict {
   if (run.cancelRequested) return { kind: 'end', outcome: { ...outcome, status: 'cancelled', error: null } };

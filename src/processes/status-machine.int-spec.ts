@@ -93,6 +93,12 @@ const conclude =
     if (concluded) change(process);
   };
 
+async function takeOver(process: ModelProcess, side: WriteSide): Promise<void> {
+  const taken = await side.endings.takeOver({ processId: process.id, fence: process.fence }, afterLoss);
+  expect(taken !== null).toBe(process.isRunning);
+  if (taken) process.loseWorker();
+}
+
 const append =
   ({ fence, lastSeq }: { fence: number; lastSeq: number }) =>
   async (process: ModelProcess, side: WriteSide) => {
@@ -187,7 +193,7 @@ const STEPS: Record<string, Happening> = {
     if (process.isRunning) await side.expire(process.id);
     const expired = await side.claims.findExpired(10);
     expect(expired.map(({ processId }) => processId)).toEqual(process.isRunning ? [process.id] : []);
-    await conclude(afterLoss, () => process.loseWorker())(process, side);
+    await takeOver(process, side);
   },
   cancel: async (process, side) => {
     const kinds = { pending: 'ended', running: 'requested' } as Record<string, string>;

@@ -64,11 +64,11 @@ export class ModelProcess {
   }
 
   loseWorker(): void {
-    const before = this.attempt;
+    this.fence += 1;
     if (this.isCancelRequested) this.end('cancelled');
     else if (this.crashes > 0) this.end('failed');
     else this.leaveWorker();
-    if (this.attempt > before) this.crashes += 1;
+    if (this.isWaiting) this.crashes += 1;
   }
 
   shutWorkerDown(): void {
@@ -101,10 +101,11 @@ export class ModelProcess {
 
   private goBack({ isTold, isParked }: { isTold: boolean; isParked: boolean }): void {
     this.status = 'pending';
-    this.attempt += 1;
     this.hasBegun = false;
     this.isParked = isParked;
-    if (isTold) this.lastSeq += 1;
+    if (!isTold) return;
+    this.attempt += 1;
+    this.lastSeq += 1;
   }
 
   private end(status: 'completed' | 'failed' | 'cancelled'): void {

@@ -5,7 +5,7 @@ import { applyMigrations, findMigrations } from '../../src/platform/prisma/migra
 import { PrismaService } from '../../src/platform/prisma/prisma.service.js';
 import { ProcessClaimsRepository } from '../../src/processes/process-claims.repository.js';
 import { ProcessCommandsRepository } from '../../src/processes/process-commands.repository.js';
-import { ProcessEndingsRepository } from '../../src/processes/process-endings.repository.js';
+import { type Concluded, ProcessEndingsRepository } from '../../src/processes/process-endings.repository.js';
 import type { ProcessEvent } from '../../src/processes/process-events.schemas.js';
 import { ProcessLeasesRepository } from '../../src/processes/process-leases.repository.js';
 import { ProcessLogRepository, type Run } from '../../src/processes/process-log.repository.js';
@@ -14,6 +14,7 @@ import {
   type NewProcess,
   ProcessSubmissionsRepository,
 } from '../../src/processes/process-submissions.repository.js';
+import { afterLoss } from '../../src/processes/run-verdict.js';
 import { SessionWorkspaces } from '../../src/sessions/session-workspaces.js';
 import { SessionsRepository } from '../../src/sessions/sessions.repository.js';
 import { SessionsService } from '../../src/sessions/sessions.service.js';
@@ -127,6 +128,12 @@ export class WriteSide {
   /** Lets the lease of a process end now. */
   expire(processId: string): Promise<void> {
     return this.letPass('lease_until', processId);
+  }
+
+  /** What the reconciler does with a run whose worker is gone. */
+  async reconcile(run: Run): Promise<Concluded | null> {
+    await this.expire(run.processId);
+    return this.endings.takeOver(run, afterLoss);
   }
 
   /** Lets the time come until which a process waits before it runs again, if it does. */
