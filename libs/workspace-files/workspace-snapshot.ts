@@ -48,15 +48,15 @@ export const spaceOf = (bytes: number) => Math.max(1, Math.ceil(bytes / BLOCK_BY
 export async function takeSnapshot(folder: string): Promise<WorkspaceSnapshot> {
   const meter = new UsageMeter();
   const files = new Map<string, string>();
-  let isKept = true;
+  let unkept = 0;
   await walkFolder(folder, ({ path, stat, isCut }) => {
     meter.add(stat, isCut);
     if (path === null || !(stat.isFile() || stat.isSymbolicLink())) return true;
     if (files.size < MAX_FILES) files.set(path, `${stat.ino} ${stat.size} ${stat.mtimeNs}`);
-    else isKept = false;
+    else unkept += 1;
     return true;
   });
-  return { bytes: meter.bytes, files: isKept ? files : null };
+  return { bytes: meter.bytes, files: unkept === 0 ? files : null };
 }
 
 /** What a workspace holds, in bytes. Stops to count at more than `enough`. */

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { type BigIntStats } from 'node:fs';
-import { HeldFolder } from './held-folder.js';
+import { type HeldFolder } from './held-folder.js';
 import { toFileError, WorkspaceFileError } from './workspace-file-error.js';
 import { MAX_DEPTH } from './workspace-path.js';
 
@@ -65,7 +65,7 @@ async function* walk(folder: HeldFolder, { path, depth, after }: Place): AsyncGe
 
 async function namesOf(folder: HeldFolder): Promise<Buffer[]> {
   try {
-    return (await folder.names()).sort(Buffer.compare);
+    return (await folder.names()).sort((a, b) => a.compare(b));
   } catch (error) {
     if (toFileError(error) instanceof WorkspaceFileError) return [];
     throw error;

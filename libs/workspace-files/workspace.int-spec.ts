@@ -1,3 +1,4 @@
+/* eslint jest/expect-expect: ["error", { "assertFunctionNames": ["expect*"] }] */
 import { execFile, execFileSync } from 'node:child_process';
 import {
   chmod,
@@ -18,6 +19,7 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { text } from 'node:stream/consumers';
 import { measureWorkspace, pathFault, sweepStaging, Workspace, type WorkspaceFileFault } from './index.js';
@@ -25,9 +27,7 @@ import { measureWorkspace, pathFault, sweepStaging, Workspace, type WorkspaceFil
 const KIB = 1024;
 const QUOTA = { quotaBytes: 1024 * KIB, maxFileBytes: 512 * KIB };
 
-async function* bytes(...chunks: string[]): AsyncGenerator<Buffer> {
-  for (const chunk of chunks) yield Buffer.from(chunk);
-}
+const bytes = (...chunks: string[]) => Readable.from(chunks.map((chunk) => Buffer.from(chunk)));
 
 let top: string;
 let folder: string;
@@ -100,11 +100,11 @@ describe('a file of a workspace', () => {
   });
 
   it('is not there where its content does not come to its end', async () => {
-    const broken = async function* () {
+    const broken = function* () {
       yield Buffer.from('half');
       throw new Error('reset');
     };
-    await expectFault(workspace.write('new/a', broken(), QUOTA), 'broken_off');
+    await expectFault(workspace.write('new/a', Readable.from(broken()), QUOTA), 'broken_off');
     expect([await paths(), await staged()]).toEqual([[], []]);
   });
 
@@ -123,6 +123,7 @@ describe('a file of a workspace', () => {
     await mkdir(here('old'));
     await write('old/new/a');
     const owners = await Promise.all(['old', 'old/new', 'old/new/a'].map((path) => stat(here(path))));
+    // eslint-disable-next-line jest/no-standalone-expect -- it is in one, where there is root
     expect(owners.map(({ uid, gid }) => [uid, gid])).toEqual([
       [0, 0],
       [1234, 1235],
@@ -214,9 +215,9 @@ describe('no symlink is followed:', () => {
   it('also not one that takes a folder’s place while it is on the way', async () => {
     await mkdir(here('real'));
     await writeFile(here('real', 'secret'), 'mine');
-    let isOver = false;
+    const over = new AbortController();
     const swapping = (async () => {
-      while (!isOver) {
+      while (!over.signal.aborted) {
         await rename(here('real'), here('hidden')).catch(() => undefined);
         await symlink(outside, here('real')).catch(() => undefined);
         await unlink(here('real')).catch(() => undefined);
@@ -231,9 +232,9 @@ describe('no symlink is followed:', () => {
       expect(['mine', null]).toContain(found);
       await write(`real/new${round % 5}`).catch(() => undefined);
       await workspace.remove(`real/new${round % 5}`).catch(() => undefined);
-      if (round % 10 === 0) expect(await text(await workspace.archive())).not.toContain('\0secret\0');
+      expect(await text(await workspace.archive())).not.toContain('\0secret\0');
     }
-    isOver = true;
+    over.abort();
     await swapping;
     expect(outcomes.read).toBeGreaterThan(0);
     expect(outcomes.refused).toBeGreaterThan(0);
@@ -255,10 +256,10 @@ describe('a pipe', () => {
 
   it('that takes a file’s place is not waited for', async () => {
     await write('a', 'content');
-    let isOver = false;
+    const over = new AbortController();
     const swapping = (async () => {
       makePipe(here('pipe'));
-      while (!isOver) {
+      while (!over.signal.aborted) {
         await rename(here('a'), here('kept')).catch(() => undefined);
         await link(here('pipe'), here('a')).catch(() => undefined);
         await rename(here('kept'), here('a')).catch(() => undefined);
@@ -266,9 +267,9 @@ describe('a pipe', () => {
     })();
     for (let round = 0; round < 300; round += 1)
       expect(['content', 'not_a_file', 'missing']).toContain(
-        await read('a').catch((error: { fault: string }) => error.fault),
+        await read('a').catch((error: unknown) => (error as { fault: string }).fault),
       );
-    isOver = true;
+    over.abort();
     await swapping;
   });
 });
@@ -364,12 +365,10 @@ describe('a workspace', () => {
     expect(execFileSync('diff', ['-r', '--no-dereference', folder, unpacked]).toString()).toBe('');
     for (const path of await paths()) {
       const [was, is] = [await lstat(here(path)), await lstat(join(unpacked, path))];
-      expect([path, is.mode, Math.floor(is.mtimeMs / 1000)]).toEqual([
-        path,
-        was.mode,
-        is.isSymbolicLink() || is.isDirectory() ? expect.any(Number) : Math.floor(was.mtimeMs / 1000),
-      ]);
+      expect([path, is.mode]).toEqual([path, was.mode]);
     }
+    const [was, is] = [await stat(here('large')), await stat(join(unpacked, 'large'))];
+    expect(Math.floor(is.mtimeMs / 1000)).toBe(Math.floor(was.mtimeMs / 1000));
   });
 
   it('lets go of what it holds where nobody reads to the end', async () => {

@@ -235,9 +235,7 @@ class Way {
   /** Makes the folders that were missing. */
   async make(): Promise<void> {
     for (const name of this.missing) {
-      await mkdir(this.end.place(name), { mode: FOLDER_MODE }).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'EEXIST') throw error;
-      });
+      await mkdir(this.end.place(name), { mode: FOLDER_MODE }).catch(unlessThere);
       this.folders.push({ folder: await this.end.enter(name), name, isNew: true });
     }
     this.missing = [];
@@ -263,6 +261,10 @@ class Way {
   async close(): Promise<void> {
     for (const { folder } of this.folders) await folder.close();
   }
+}
+
+function unlessThere(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
 }
 
 /** @throws WorkspaceFileError `path` */
