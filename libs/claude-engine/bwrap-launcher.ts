@@ -103,6 +103,8 @@ async function ownerOf(workspace: string): Promise<number> {
   if (uid >= FIRST_UID && uid < LAST_UID) return uid;
   const owner = randomInt(FIRST_UID, LAST_UID);
   await giveTo(owner, workspace);
+  // Once more, for what was put into it before it was seen to be theirs: the folder itself is given last.
+  await giveTo(owner, workspace);
   return owner;
 }
 

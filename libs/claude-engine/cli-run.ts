@@ -292,6 +292,8 @@ export class CliRun {
         return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
       case 'refused':
         return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
+      case 'over_quota':
+        return { kind: 'failed', error: engineError('workspace_full'), ...outcome };
       case 'shutdown': {
         const detail = 'The server that ran this was shut down.';
         return this.endedByServer(detail, outcome);

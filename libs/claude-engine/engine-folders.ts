@@ -13,7 +13,7 @@ export class EngineFolders {
     return join(this.directory, 'launches');
   }
 
-  private get workspaces(): string {
+  get workspaces(): string {
     return join(this.directory, 'workspaces');
   }
 
@@ -38,6 +38,12 @@ export class EngineFolders {
     const workspace = join(await realpath(this.workspaces), key);
     await makePrivate(workspace);
     return workspace;
+  }
+
+  /** Where a workspace is, or would be. */
+  workspaceAt(key: string): string {
+    assertPlainName(key);
+    return join(this.workspaces, key);
   }
 
   async listWorkspaces(): Promise<KeptWorkspace[]> {
