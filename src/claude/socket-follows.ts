@@ -152,14 +152,17 @@ function emitQueued(socket: Socket, processId: string, { position, estimatedStar
  */
 async function movement({ conn }: Socket, signal: AbortSignal): Promise<void> {
   const moved = new AbortController();
-  const until = { signal: AbortSignal.any([signal, moved.signal]) };
+  const stop = () => moved.abort();
+  signal.addEventListener('abort', stop);
+  if (signal.aborted) stop();
   const heard = [
-    once(conn, 'drain', until),
-    once(conn, 'upgrade', until),
-    once(transportOf(conn), 'ready', until),
+    once(conn, 'drain', moved),
+    once(conn, 'upgrade', moved),
+    once(transportOf(conn), 'ready', moved),
   ];
   await Promise.race(heard).catch(() => undefined);
-  moved.abort();
+  signal.removeEventListener('abort', stop);
+  stop();
   await Promise.allSettled(heard);
 }
 
