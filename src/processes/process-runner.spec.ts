@@ -48,7 +48,7 @@ function begin(tell: (context: RunContext) => AsyncGenerator<EngineEvent>, retry
   const controller = new AbortController();
   const appender = new EventAppender(log.repository, log.endings, log.channel);
   const runLog = appender.open(process.run, { onCancelRequested: jest.fn(), onLost: jest.fn() });
-  const run: LiveRun = { ...process.run, log: runLog, controller };
+  const run: LiveRun = { ...process.run, log: runLog, controller, killer: new AbortController() };
   const claimed = { id: process.id, prompt: 'Hi', request: {}, sessionId: 's', attempt: 1, retryOn };
   const ran = runner.run(claimed as unknown as ClaimedProcess, run);
   return { log, process, run, ran, letCliLeave, dispatched };

@@ -54,6 +54,7 @@ export class ProcessRunner {
   private async drive(claimed: ClaimedProcess, run: LiveRun): Promise<void> {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
     const { signal } = run.controller;
+    const { signal: kill } = run.killer;
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
     const mayAsk = () => run.log.begin();
@@ -67,7 +68,7 @@ export class ProcessRunner {
       seen.ending = ending;
       if (!mayRunAgain(claimed, ending)) await this.conclude(run, verdictOn(ending));
     };
-    const context = { signal, workspaceKey: sessionId, transcript, mayAsk };
+    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk };
     await readToItsEnd(this.engine.run(request, context), take, () =>
       run.controller.abort(new RunAbort('fenced')),
     );
