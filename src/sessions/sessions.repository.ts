@@ -69,6 +69,12 @@ export class SessionsRepository {
     return hasLive(this.prisma, id, ['running']);
   }
 
+  /** Whether a process of it has ever begun. */
+  async hasRun(id: string): Promise<boolean> {
+    const begun = { sessionId: id, startedAt: { not: null } };
+    return (await this.prisma.process.count({ where: begun, take: 1 })) > 0;
+  }
+
   /** @returns whether there is such a session */
   async rename(id: string, title: string | null): Promise<boolean> {
     const { count } = await this.prisma.session.updateMany({ where: { id, ...KEPT }, data: { title } });
