@@ -13,6 +13,7 @@ import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.j
 import { readJsonBodies } from './platform/http/json-bodies.js';
 import { OpenConnections } from './platform/http/open-connections.js';
 import { refuseOtherMethods } from './platform/http/other-methods.js';
+import { readStreamedBodies } from './platform/http/streamed-bodies.js';
 import { applyMigrations, findMigrations, requireMigrated } from './platform/prisma/migrations.js';
 import { type SocketAccess, SocketAdapter } from './platform/sockets/socket.adapter.js';
 import { orLate } from './platform/timing/or-late.js';
@@ -49,6 +50,7 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
   try {
     const fastify = app.getHttpAdapter().getInstance();
     readJsonBodies(fastify);
+    readStreamedBodies(fastify);
     const afterRoutes = refuseOtherMethods(fastify);
     await app.register(helmet, helmetOptions);
     const sockets = new SocketAdapter(app, socketAccess(app));

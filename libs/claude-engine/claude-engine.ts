@@ -40,6 +40,8 @@ export interface EngineRequest {
 export interface RunContext {
   /** Aborting ends the run; `signal.reason` says how: see RunAbort. */
   signal: AbortSignal;
+  /** Aborting kills all of the run at once, whatever `signal` has begun: its lease is lost. See RunAbort, `fenced`. */
+  kill?: AbortSignal;
   /**
    * The name of the folder the run works in, made when it is missing and kept afterwards. Letters, digits, `_` and `-`.
    * Runs with one key share the folder.

@@ -102,12 +102,15 @@ export class CliRun {
   }
 
   private async perform(): Promise<void> {
-    const { signal } = this.context;
+    const { signal, kill } = this.context;
+    const onKill = () => this.stop('fenced');
     const onAbort = () => this.stop(RunAbort.kindOf(signal.reason));
     const timeoutMs = Math.min(this.request.timeoutMs, LONGEST_TIMER_MS);
     const deadline = setTimeout(() => this.stop('timeout'), timeoutMs);
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
+    kill?.addEventListener('abort', onKill, { once: true });
+    if (kill?.aborted === true) onKill();
     try {
       await this.launchAndSee();
     } catch (error) {
@@ -116,6 +119,7 @@ export class CliRun {
     } finally {
       clearTimeout(deadline);
       signal.removeEventListener('abort', onAbort);
+      kill?.removeEventListener('abort', onKill);
       this.watchdog?.stop();
       await this.launch?.remove();
       this.launch = null;

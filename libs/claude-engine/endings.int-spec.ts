@@ -144,6 +144,23 @@ describe('a run whose worker has lost its lease', () => {
     });
   });
 
+  it.each(['cancelled', 'shutdown'] as const)(
+    'is killed at once, though it was being asked: %s',
+    async (kind) => {
+      const bench = await open({ ladder: { interruptMs: 600_000, termMs: 600_000 } });
+      const run = bench.begin({ prompt: '[[deltas 1000 50]]' });
+      await run.until('text');
+      // It hears nothing of what it is asked.
+      const [launch] = bench.engine.liveLaunches();
+      for (const pid of await processesOf({ id: launch!.launchId, groupId: launch!.pid }))
+        process.kill(pid, 'SIGSTOP');
+      await expectGoneAtEnd(bench, run, () => {
+        run.abort(new RunAbort(kind));
+        run.kill();
+      });
+    },
+  );
+
   it('is killed though it ignores every request to leave', async () => {
     const home = await open();
     const cliPath = await scriptedCli(home, 'trap "" TERM INT; while :; do read line || /bin/sleep 1; done');

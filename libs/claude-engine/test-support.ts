@@ -70,8 +70,9 @@ export class EngineBench {
   /** Begins a run; nothing happens before its first event is asked for. */
   begin(request: Partial<EngineRequest>, workspaceKey = 'work'): BenchRun {
     const whole = { prompt: 'hello', permissionMode: 'deny', timeoutMs: 30_000, ...request } as const;
-    const abort = new AbortController();
-    return new BenchRun(this.engine.run(whole, { signal: abort.signal, workspaceKey }), abort);
+    const [abort, killer] = [new AbortController(), new AbortController()];
+    const context = { signal: abort.signal, kill: killer.signal, workspaceKey };
+    return new BenchRun(this.engine.run(whole, context), abort, killer);
   }
 
   /** Runs a request to its end. */
@@ -97,10 +98,15 @@ export class BenchRun {
   constructor(
     readonly iterator: AsyncIterableIterator<EngineEvent>,
     private readonly controller: AbortController,
+    private readonly killer = new AbortController(),
   ) {}
 
   abort(reason?: RunAbort): void {
     this.controller.abort(reason);
+  }
+
+  kill(): void {
+    this.killer.abort();
   }
 
   /** Reads on until there is an event of this type. */

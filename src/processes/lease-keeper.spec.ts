@@ -54,7 +54,7 @@ class Bench {
     const process = this.log.process(id);
     const controller = new AbortController();
     const log = this.appender.open(process.run, { onCancelRequested: jest.fn(), onLost: jest.fn() });
-    const run = { processId: id, fence: process.fence, log, controller };
+    const run = { processId: id, fence: process.fence, log, controller, killer: new AbortController() };
     this.keeper.hold(OWNER, run, claimSentAt);
     return { ...run, process };
   }

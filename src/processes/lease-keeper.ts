@@ -17,6 +17,8 @@ const WATCH_INTERVAL_MS = 250;
 export interface LiveRun extends Run {
   log: RunLog;
   controller: AbortController;
+  /** The harsher way, for when the run is not ours any more: a signal fires once, and may have done so gently. */
+  killer: AbortController;
 }
 
 interface HeldRun extends LiveRun {

@@ -107,6 +107,17 @@ describe('the reconciler', () => {
     expect(bench.mended).toEqual(['late', 'cut off as well']);
   });
 
+  it('is not kept from it by failures that leases outlive, however many come', async () => {
+    for (let n = 0; n < 20; n += 1) {
+      bench.isDatabaseAway = true;
+      await pass(INTERVAL_MS);
+      bench.isDatabaseAway = false;
+      bench.expired = [`lost ${n}`];
+      await pass(INTERVAL_MS);
+      expect(bench.mended.at(-1)).toBe(`lost ${n}`);
+    }
+  });
+
   it('does not let one process that cannot be mended keep the others waiting', async () => {
     [bench.expired, bench.overdue, bench.eligible] = [['broken', 'lost'], ['broken', 'late'], ['next']];
     bench.broken.add('broken');

@@ -34,7 +34,7 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
   private timer: NodeJS.Timeout | null = null;
   /** On the monotonic clock. Workers that were cut off as we were get the time of a lease to show that they live. */
   private judgeFrom = 0;
-  private isCutOff = false;
+  private answeredAt = performance.now();
 
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
@@ -45,6 +45,7 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
   ) {}
 
   onApplicationBootstrap(): void {
+    this.answeredAt = performance.now();
     this.schedule();
   }
 
@@ -64,17 +65,22 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
   private async tick(): Promise<void> {
     try {
       const expired = await this.claims.findExpired(BATCH);
-      if (this.isCutOff) this.judgeFrom = performance.now() + this.config.LEASE_TTL_MS;
-      this.isCutOff = false;
+      this.heedSilence();
       if (performance.now() >= this.judgeFrom) await this.mend(expired, (run) => this.recover(run));
       await this.mend(await this.claims.findOverdue(BATCH), (id) => this.failOverdue(id));
       // Wake-ups are repeated without end, and cost nothing where they are there already: what a crash or a flushed Redis
       // lost is found by looking at what waits, not at what was sent.
       void this.queue.sweep(await this.claims.findEligible(BATCH));
     } catch (err) {
-      this.isCutOff ||= isTransient(err);
       this.logger.warn({ err }, 'The sweep failed; the next one tries again.');
     }
+  }
+
+  /** What leases outlive is no reason to wait, however often it comes: each wait would be added to the one before. */
+  private heedSilence(): void {
+    const now = performance.now();
+    if (now - this.answeredAt > this.config.LEASE_FENCE_MS) this.judgeFrom = now + this.config.LEASE_TTL_MS;
+    this.answeredAt = now;
   }
 
   /** One process that cannot be mended does not keep the others waiting. */
@@ -82,6 +88,7 @@ export class LeaseReconciler implements OnApplicationBootstrap, OnApplicationShu
     for (const one of all) {
       try {
         await mendOne(one);
+        this.answeredAt = performance.now();
       } catch (err) {
         if (isTransient(err)) throw err;
         this.logger.error({ err, process: one }, 'A process could not be mended.');

@@ -242,7 +242,7 @@ describe('a write whose answer is lost', () => {
           if (method === 'renew' && ++renewals === 3) resolve();
           return isLost(method);
         });
-        keeper.hold('worker', { ...run, log, controller: new AbortController() }, performance.now());
+        keeper.hold('worker', { ...run, log, controller: new AbortController(), killer: new AbortController() }, performance.now());
       });
       const before = (await side.find(run.processId)).leaseUntil!;
       await renewed;
@@ -265,7 +265,7 @@ describe('a write whose answer is lost', () => {
           if (isTakeLost) resolve();
           return isTakeLost;
         });
-        keeper.hold('worker', { ...run, log, controller }, performance.now());
+        keeper.hold('worker', { ...run, log, controller, killer: new AbortController() }, performance.now());
       });
       expect(await cancelled).toMatchObject({ kind: 'cancelled' });
       await isTakenUnheard;

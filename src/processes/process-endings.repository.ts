@@ -157,6 +157,7 @@ async function finish(
       numTurns: outcome.numTurns ?? null,
       model: outcome.model ?? row.model,
       permissionDenials: (outcome.permissionDenials ?? []) as Prisma.InputJsonArray,
+      filesChanged: outcome.filesChanged ?? Prisma.DbNull,
       cancelRequestedAt:
         outcome.status === 'cancelled' ? (row.cancelRequestedAt ?? now) : row.cancelRequestedAt,
       owner: null,

@@ -11,6 +11,7 @@ export interface Outcome {
   numTurns?: number | null;
   model?: string | null;
   permissionDenials?: Process['permissionDenials'];
+  filesChanged?: Process['filesChanged'];
 }
 
 /** All attempts together; null where none told. */

@@ -102,6 +102,7 @@ export class ProcessRetentionRepository {
           request: {},
           metadata: {},
           permissionDenials: [],
+          filesChanged: Prisma.DbNull,
           contentDeletedAt: locked.now,
           firstSeq: locked.lastSeq,
           eventsPrunedAt: null,

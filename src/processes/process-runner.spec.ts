@@ -7,6 +7,7 @@ import { EventAppender } from './event-appender.js';
 import type { LiveRun } from './lease-keeper.js';
 import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
 import type { ProcessesQueue } from './processes.queue.js';
+import type { RunWorkspaces } from './run-workspaces.js';
 
 const NOTHING = {
   stopReason: null,
@@ -39,16 +40,22 @@ function begin(tell: (context: RunContext) => AsyncGenerator<EngineEvent>, retry
   const dispatched: unknown[] = [];
   const queue = { dispatch: (next: unknown[]) => Promise.resolve(dispatched.push(...next)) };
   const config = requireStores(readConfig({ DATABASE_URL: 'postgresql://x', REDIS_URL: 'redis://x' }));
+  const workspace = {
+    begin: () => Promise.resolve(),
+    changes: () => Promise.resolve(null),
+    stop: () => undefined,
+  };
   const runner = new ProcessRunner(
     config,
     engine,
     queue as unknown as ProcessesQueue,
     {} as TranscriptsService,
+    { watch: () => workspace } as unknown as RunWorkspaces,
   );
   const controller = new AbortController();
   const appender = new EventAppender(log.repository, log.endings, log.channel);
   const runLog = appender.open(process.run, { onCancelRequested: jest.fn(), onLost: jest.fn() });
-  const run: LiveRun = { ...process.run, log: runLog, controller };
+  const run: LiveRun = { ...process.run, log: runLog, controller, killer: new AbortController() };
   const claimed = { id: process.id, prompt: 'Hi', request: {}, sessionId: 's', attempt: 1, retryOn };
   const ran = runner.run(claimed as unknown as ClaimedProcess, run);
   return { log, process, run, ran, letCliLeave, dispatched };

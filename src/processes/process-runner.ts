@@ -13,7 +13,9 @@ import type { LiveRun } from './lease-keeper.js';
 import type { ProcessClaimsRepository } from './process-claims.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
+import type { FilesChanged } from './processes.schemas.js';
 import { RunTranscript } from './run-transcript.js';
+import { type RunWorkspace, RunWorkspaces } from './run-workspaces.js';
 import { makeStorable } from './text-safety.js';
 import { afterDrain, afterEnding, type RunHistory, type Verdict } from './run-verdict.js';
 
@@ -39,24 +41,32 @@ export class ProcessRunner {
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
     private readonly queue: ProcessesQueue,
     private readonly transcripts: TranscriptsService,
+    private readonly workspaces: RunWorkspaces,
   ) {}
 
   /** Never rejects: whatever fails becomes the ending of the process, or is left to the reconciler. */
   async run(claimed: ClaimedProcess, run: LiveRun): Promise<void> {
+    const workspace = this.workspaces.watch(claimed.sessionId, () =>
+      run.controller.abort(new RunAbort('over_quota')),
+    );
     try {
-      await this.drive(claimed, run);
+      await this.drive(claimed, run, workspace);
     } catch (err) {
       if (!run.log.isLost) await this.fail(run, err);
+    } finally {
+      workspace.stop();
     }
   }
 
   /** Writes the ending as soon as it is known, and holds the slot until the CLI is gone: a slot is one CLI. */
-  private async drive(claimed: ClaimedProcess, run: LiveRun): Promise<void> {
+  private async drive(claimed: ClaimedProcess, run: LiveRun, workspace: RunWorkspace): Promise<void> {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
     const { signal } = run.controller;
+    const { signal: kill } = run.killer;
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
-    const mayAsk = () => run.log.begin();
+    const mayAsk = () => workspace.begin().then(() => run.log.begin());
+    const judged = async (ending: Ending) => verdictOn(ending, await workspace.changes());
     const seen: { ending: Ending | null } = { ending: null };
     const take = async (event: EngineEvent) => {
       if (event.type !== 'ended') {
@@ -65,15 +75,15 @@ export class ProcessRunner {
       }
       const { ending } = event;
       seen.ending = ending;
-      if (!mayRunAgain(claimed, ending)) await this.conclude(run, verdictOn(ending));
+      if (!mayRunAgain(claimed, ending)) await this.conclude(run, await judged(ending));
     };
-    const context = { signal, workspaceKey: sessionId, transcript, mayAsk };
+    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk };
     await readToItsEnd(this.engine.run(request, context), take, () =>
       run.controller.abort(new RunAbort('fenced')),
     );
     const { ending } = seen;
     if (!ending) throw new Error('The engine stopped without an ending.');
-    if (!run.log.isConcluding) await this.conclude(run, verdictOn(ending));
+    if (!run.log.isConcluding) await this.conclude(run, await judged(ending));
   }
 
   private async conclude({ log }: LiveRun, judge: (run: RunHistory) => Verdict): Promise<void> {
@@ -112,8 +122,8 @@ const mayRunAgain = ({ retryOn }: ClaimedProcess, ending: Ending) =>
   ending.kind === 'failed' && retryOn.includes(ending.error.code);
 
 /** Only what the server itself has ended is lost by it: a failure of another kind stays what it is. */
-function verdictOn(ending: Ending): (run: RunHistory) => Verdict {
-  const outcome = makeStorable(toOutcome(ending));
+function verdictOn(ending: Ending, filesChanged: FilesChanged | null): (run: RunHistory) => Verdict {
+  const outcome = makeStorable({ ...toOutcome(ending), filesChanged });
   const isByServer = ending.kind === 'failed' && ending.isByServer === true;
   return (run) => (isByServer ? afterDrain(run, outcome) : afterEnding(run, outcome));
 }

@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
+import { PATIENT } from '../platform/prisma/connections.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 
 interface Percentiles {
@@ -53,7 +54,7 @@ export class ProcessStatisticsRepository {
     const mine = userId === null ? Prisma.sql`true` : Prisma.sql`user_id = ${userId}::uuid`;
     const [rows, queue] = await Promise.all([
       this.prisma.$queryRaw<StatisticsRow[]>`
-        SELECT
+        ${Prisma.raw(PATIENT)} SELECT
           ${count('pending')}, ${count('running')}, ${count('completed')}, ${count('failed')}, ${count('cancelled')},
           ${percentiles('started_at - created_at')} AS wait,
           ${percentiles('first_token_at - created_at')} AS "firstToken",

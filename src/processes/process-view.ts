@@ -10,10 +10,11 @@ export function toProcess(row: ProcessRow, queuePosition: number | null): Proces
     prompt: row.contentDeletedAt ? null : row.prompt,
     result: row.result,
     structuredResult: null,
+    filesChanged: row.filesChanged as Process['filesChanged'],
   };
 }
 
-export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result'>;
+export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result' | 'filesChanged'>;
 
 export function toSummary(row: SummaryRow, queuePosition: number | null): ProcessSummary {
   return { ...toFields(row, queuePosition), promptPreview: row.promptPreview };

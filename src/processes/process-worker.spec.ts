@@ -1,4 +1,5 @@
 import { Logger } from '@nestjs/common';
+import { RunAbort } from '../../libs/claude-engine/index.js';
 import { FakeLog, tick } from '../../test/support/fake-log.js';
 import { readConfig, requireStores } from '../platform/config/config.js';
 import { EventAppender } from './event-appender.js';
@@ -79,6 +80,17 @@ describe('a worker', () => {
     await settle();
     return hasSettled;
   };
+
+  it('kills what it loses, also what is being ended gently', async () => {
+    const running = bench.worker.runNext();
+    await settle();
+    const { run } = bench.runs.get('a')!;
+    run.controller.abort(new RunAbort('cancelled'));
+    expect(run.killer.signal.aborted).toBe(false);
+    run.log.lose();
+    expect(run.killer.signal.aborted).toBe(true);
+    await running;
+  });
 
   it('holds a lease and a slot for as long as a run takes, and nothing where nothing waits', async () => {
     const turn = bench.worker.runNext();

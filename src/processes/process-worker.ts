@@ -90,7 +90,7 @@ export class ProcessWorker {
   }
 
   private prepare({ id: processId, fence, lastSeq }: ClaimedProcess): LiveRun {
-    const controller = new AbortController();
+    const [controller, killer] = [new AbortController(), new AbortController()];
     const log = this.appender.open(
       { processId, fence, lastSeq },
       {
@@ -98,10 +98,11 @@ export class ProcessWorker {
         onLost: () => {
           this.logger.warn({ processId, fence }, 'The run is given up; its CLI is killed.');
           controller.abort(new RunAbort('fenced'));
+          killer.abort();
         },
       },
     );
-    return { processId, fence, log, controller };
+    return { processId, fence, log, controller, killer };
   }
 
   private isDraining(): boolean {

@@ -22,6 +22,7 @@ import { ProcessLogRepository } from './process-log.repository.js';
 import { ProcessRetentionRepository } from './process-retention.repository.js';
 import { ProcessStatisticsRepository } from './process-statistics.repository.js';
 import { ProcessRunner } from './process-runner.js';
+import { RunWorkspaces } from './run-workspaces.js';
 import { ProcessSubmissionsRepository } from './process-submissions.repository.js';
 import { ProcessSubmissionsService } from './process-submissions.service.js';
 import { ProcessWorker } from './process-worker.js';
@@ -48,6 +49,7 @@ const WORKER_PROVIDERS = [
   ProcessLeasesRepository,
   ProcessesProcessor,
   ProcessRunner,
+  RunWorkspaces,
   ProcessWorker,
   StrayRuns,
   WorkerAnnouncer,

@@ -140,7 +140,7 @@ export const ProcessErrorSchema = z
   .object({
     code: z.string().meta({
       description:
-        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
+        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, workspace_full, internal; more may come',
     }),
     detail: z.string(),
     retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),
@@ -157,6 +157,21 @@ const StopReasonSchema = z
 const PermissionDenialSchema = z
   .object({ toolUseId: z.string(), name: z.string(), input: z.unknown() })
   .meta({ id: 'PermissionDenial', description: 'A tool call that was refused' });
+
+const FilesChangedSchema = z
+  .object({
+    count: z.int().meta({ description: 'How many there were; `items` holds 100 of them at most' }),
+    items: z
+      .array(
+        z
+          .object({ path: z.string(), change: z.enum(['added', 'modified', 'deleted']) })
+          .meta({ id: 'FileChange' }),
+      )
+      .meta({ description: 'By path' }),
+  })
+  .meta({ id: 'FilesChanged' });
+
+export type FilesChanged = z.output<typeof FilesChangedSchema>;
 
 const LinksSchema = z
   .object({ self: z.string(), events: z.string(), stream: z.string(), cancel: z.string() })
@@ -207,6 +222,11 @@ export const ProcessSchema = z
     prompt: z.string().nullable().meta({ description: 'Null once the content was deleted' }),
     result: z.string().nullable(),
     structuredResult: z.unknown(),
+    filesChanged: FilesChangedSchema.nullable().meta({
+      description:
+        'What became of the files of its workspace from just before its last attempt asked Claude to its end, uploads included; ' +
+        'null before the end, and where it is not known',
+    }),
   })
   .meta({ id: 'Process', description: 'One run of Claude. Every field is always there, null when empty' });
 

@@ -16,6 +16,8 @@ export function toSession(row: SessionRow, figures = UNUSED): Session {
       messages: `${self}/messages`,
       processes: `/api/v1/claude/processes?sessionId=${id}`,
       fork: `${self}/fork`,
+      files: `${self}/files`,
+      archive: `${self}/archive`,
     },
   };
 }

@@ -1,4 +1,5 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
+import { lstat } from 'node:fs/promises';
 import { EngineFolders } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 
@@ -10,6 +11,26 @@ export class SessionWorkspaces {
 
   constructor(@Inject(CONFIG) { engineDirectory }: ServerConfig) {
     this.folders = new EngineFolders(engineDirectory);
+  }
+
+  /** Where they lie. */
+  get directory(): string {
+    return this.folders.workspaces;
+  }
+
+  /** The folder with that name; null where there is none here. */
+  async find(key: string): Promise<string | null> {
+    const folder = this.folders.workspaceAt(key);
+    const stat = await lstat(folder).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    });
+    return stat && folder;
+  }
+
+  /** The folder with that name, made where it is missing. */
+  make(key: string): Promise<string> {
+    return this.folders.makeWorkspace(key);
   }
 
   /** Does nothing where the origin's folder is not here. */

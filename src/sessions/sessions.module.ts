@@ -6,19 +6,22 @@ import { SessionsService } from './sessions.service.js';
 import { SessionWorkspaces } from './session-workspaces.js';
 import { TranscriptsRepository } from './transcripts.repository.js';
 import { TranscriptsService } from './transcripts.service.js';
+import { WorkspaceFilesController } from './workspace-files.controller.js';
+import { WorkspaceFilesService } from './workspace-files.service.js';
 
 @Module({})
 export class SessionsModule {
   static for({ servesApi }: ServerConfig): DynamicModule {
     return {
       module: SessionsModule,
-      controllers: servesApi ? [SessionsController] : [],
+      controllers: servesApi ? [SessionsController, WorkspaceFilesController] : [],
       providers: [
         SessionsRepository,
         SessionsService,
         SessionWorkspaces,
         TranscriptsRepository,
         TranscriptsService,
+        WorkspaceFilesService,
       ],
       exports: [SessionsService, TranscriptsService],
     };

@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
-import type { Prisma, Session as SessionRow } from '../generated/prisma/client.js';
+import { Prisma, type Session as SessionRow } from '../generated/prisma/client.js';
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
+import { PATIENT } from '../platform/prisma/connections.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import type { Usage } from './usage.schemas.js';
 
@@ -69,6 +70,12 @@ export class SessionsRepository {
     return hasLive(this.prisma, id, ['running']);
   }
 
+  /** Whether a process of it has ever begun. */
+  async hasRun(id: string): Promise<boolean> {
+    const begun = { sessionId: id, startedAt: { not: null } };
+    return (await this.prisma.process.count({ where: begun, take: 1 })) > 0;
+  }
+
   /** @returns whether there is such a session */
   async rename(id: string, title: string | null): Promise<boolean> {
     const { count } = await this.prisma.session.updateMany({ where: { id, ...KEPT }, data: { title } });
@@ -111,7 +118,7 @@ export class SessionsRepository {
       ...{ cliSessionId, lastOrdinal, transcriptGaps },
     });
     await transaction.$executeRaw`
-      INSERT INTO session_entries (session_id, ordinal, subpath, uuid, process_id, head, spoken, entry)
+      ${Prisma.raw(PATIENT)} INSERT INTO session_entries (session_id, ordinal, subpath, uuid, process_id, head, spoken, entry)
       SELECT ${id}::uuid, ordinal, subpath, uuid, process_id, head, spoken, entry
       FROM session_entries WHERE session_id = ${originId}::uuid AND head < ${head}`;
     return { kind: 'forked' };

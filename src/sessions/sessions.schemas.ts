@@ -48,7 +48,14 @@ export const SessionSchema = z
     }),
     createdAt: timestamp,
     links: z
-      .object({ self: z.string(), messages: z.string(), processes: z.string(), fork: z.string() })
+      .object({
+        self: z.string(),
+        messages: z.string(),
+        processes: z.string(),
+        fork: z.string(),
+        files: z.string(),
+        archive: z.string(),
+      })
       .meta({ id: 'SessionLinks' }),
   })
   .meta({ id: 'Session', description: 'A conversation, which processes continue' });

@@ -86,6 +86,8 @@ export const EnvironmentSchema = z.object({
     .default(10),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
+  WORKSPACE_QUOTA_MB: count(1024, 1024 * 1024),
+  WORKSPACE_MAX_FILE_MB: count(100, 1024 * 1024),
   WORKER_CONCURRENCY: count(2, 256),
   SHUTDOWN_GRACE_MS: milliseconds(30_000, DAY_MS),
 

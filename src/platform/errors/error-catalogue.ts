@@ -10,6 +10,7 @@ export const ERROR_CATALOGUE = {
   route_not_found: { status: 404, title: 'There is no such route', retryable: false },
   process_not_found: { status: 404, title: 'There is no such process', retryable: false },
   session_not_found: { status: 404, title: 'There is no such session', retryable: false },
+  file_not_found: { status: 404, title: 'There is no such file', retryable: false },
   api_key_not_found: { status: 404, title: 'There is no such API key', retryable: false },
   method_not_allowed: { status: 405, title: 'The path does not take this method', retryable: false },
   not_acceptable: {
@@ -19,8 +20,14 @@ export const ERROR_CATALOGUE = {
   },
   process_not_ended: { status: 409, title: 'The process has not ended', retryable: false },
   session_busy: { status: 409, title: 'A process of the session is not over', retryable: true },
+  symlink_not_followed: { status: 409, title: 'Symlinks are not followed', retryable: false },
+  not_a_file: { status: 409, title: 'What is there is not a file', retryable: false },
+  file_unreadable: { status: 409, title: 'The server may not read or change it', retryable: false },
+  workspace_elsewhere: { status: 409, title: 'The workspace lies on another server', retryable: false },
   events_pruned: { status: 410, title: 'This part of the log is gone', retryable: false },
   body_too_large: { status: 413, title: 'The body is too large', retryable: false },
+  file_too_large: { status: 413, title: 'The file is too large', retryable: false },
+  workspace_full: { status: 413, title: 'The workspace may not hold more', retryable: false },
   media_type_unsupported: { status: 415, title: 'The body has a type that is not read', retryable: false },
   not_supported_yet: { status: 422, title: 'This is planned and not supported yet', retryable: false },
   idempotency_key_reused: {

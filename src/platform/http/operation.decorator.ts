@@ -89,9 +89,14 @@ function toResponse(
     headers: Object.fromEntries(headers.map((name) => [name, { schema: { type: 'string' as const } }])),
   };
   if (mediaType !== undefined)
-    return { ...common, content: { [mediaType]: { schema: { type: 'string' as const } } } };
+    return { ...common, content: { [mediaType]: { schema: schemaOf(mediaType) } } };
   return schema ? { ...common, standardSchema: schema } : common;
 }
+
+const schemaOf = (mediaType: string) => ({
+  type: 'string' as const,
+  ...(!mediaType.startsWith('text/') && { format: 'binary' }),
+});
 
 function problems(codes: ErrorCode[]): MethodDecorator[] {
   const byStatus = new Map<number, ErrorCode[]>();

@@ -3,16 +3,17 @@ import { PrismaPg } from '@prisma/adapter-pg';
 import { PrismaClient } from '../../generated/prisma/client.js';
 import { CONFIG, type ServerConfig } from '../config/config.js';
 import { orLate } from '../timing/or-late.js';
+import { openPool } from './connections.js';
 
 const TRANSACTION_WAIT_MS = 15_000;
 /** A server that is cut off within a transaction must not keep its locks from the others, nor their leases, for ever. */
-const IDLE_TRANSACTION_MS = 5_000;
+const IDLE_TRANSACTION_MS = 3_000;
 const DISCONNECT_GRACE_MS = 3_000;
 
 interface Pool {
   size: number;
   connectTimeoutMs: number;
-  /** A connection that is cut without a word would keep its query for ever: after that it is given up for a new one. */
+  /** A connection that is cut without a word would keep its query for ever: after that it is given up, see `openPool`. */
   queryTimeoutMs: number;
 }
 
@@ -23,14 +24,17 @@ class Database extends PrismaClient implements OnApplicationShutdown {
       errorFormat: 'minimal',
       // A burst waits for a connection; it is not told that the database is away.
       transactionOptions: { maxWait: TRANSACTION_WAIT_MS, timeout: TRANSACTION_WAIT_MS },
-      adapter: new PrismaPg({
-        connectionString: DATABASE_URL,
-        max: size,
-        connectionTimeoutMillis: connectTimeoutMs,
-        query_timeout: queryTimeoutMs,
-        idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
-        keepAlive: true,
-      }),
+      adapter: new PrismaPg(
+        openPool({
+          connectionString: DATABASE_URL,
+          max: size,
+          connectionTimeoutMillis: connectTimeoutMs,
+          query_timeout: queryTimeoutMs,
+          idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
+          keepAlive: true,
+        }),
+        { disposeExternalPool: true },
+      ),
     });
   }
 
@@ -49,7 +53,7 @@ class Database extends PrismaClient implements OnApplicationShutdown {
 @Injectable()
 export class PrismaService extends Database {
   constructor(@Inject(CONFIG) config: ServerConfig) {
-    super(config, { size: 20, connectTimeoutMs: 5_000, queryTimeoutMs: 15_000 });
+    super(config, { size: 20, connectTimeoutMs: 5_000, queryTimeoutMs: 5_000 });
   }
 }
 

@@ -1,0 +1,73 @@
+import pg from 'pg';
+
+const PATIENCE_MS = 60_000;
+/** How node-postgres words that `query_timeout` is over. */
+const NO_ANSWER = 'Query read timeout';
+/** Begins a statement that may rightly take long: it is given a minute. */
+export const PATIENT = '/* patient */';
+
+interface Statement {
+  text?: unknown;
+  query_timeout?: number;
+}
+
+/**
+ * A pool whose connections do not die one by one. A connection that is cut without a word keeps its question until `query_timeout`,
+ * and node-postgres then keeps the connection. Here it is closed, so that what else waits for it fails at once; and so are all
+ * that lie idle, for what killed the one has probably killed them too, and each would cost somebody the same time.
+ */
+export function openPool(config: pg.PoolConfig): pg.Pool {
+  const idle = new Set<pg.ClientBase>();
+
+  class Client extends pg.Client {
+    // One signature for all of them.
+    override query(...given: unknown[]): never {
+      const statement = given[0] as Statement;
+      if (typeof statement.text === 'string' && statement.text.trimStart().startsWith(PATIENT))
+        statement.query_timeout = PATIENCE_MS;
+      const see = (error: unknown) => this.see(error);
+      const watched = given.map((each) =>
+        typeof each === 'function' ? telling(see, each as Callback) : each,
+      );
+      const result: unknown = Reflect.apply(super.query.bind(this) as Callback, this, watched);
+      if (result instanceof Promise) result.catch(see);
+      return result as never;
+    }
+
+    private see(error: unknown): void {
+      if (!(error instanceof Error) || error.message !== NO_ANSWER) return;
+      cut(this);
+      for (const client of idle) {
+        // The pool listens to those that lie idle, and lets go of one that fails before anybody else is given it.
+        client.emit('error', error);
+        cut(client);
+      }
+      idle.clear();
+    }
+  }
+
+  const pool = new pg.Pool({ ...config, Client });
+  pool.on('connect', (client) => {
+    // Told to whoever asks by it next, or to the pool; to nobody in between.
+    client.on('error', () => undefined);
+  });
+  pool.on('acquire', (client) => idle.delete(client));
+  pool.on('release', (_error, client) => idle.add(client));
+  pool.on('remove', (client) => idle.delete(client));
+  pool.on('error', () => undefined);
+  return pool;
+}
+
+type Callback = (...given: unknown[]) => unknown;
+
+const telling =
+  (see: (error: unknown) => void, callback: Callback): Callback =>
+  (...given) => {
+    see(given[0]);
+    return callback(...given);
+  };
+
+/** At once: to say good-bye would be another question. */
+function cut(client: pg.ClientBase): void {
+  (client as unknown as { connection: { stream: { destroy: () => void } } }).connection.stream.destroy();
+}
