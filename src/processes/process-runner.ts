@@ -5,7 +5,9 @@ import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
 import { ENGINE } from './engine.provider.js';
 import type { LiveRun } from './lease-keeper.js';
+import { PermissionDesk } from './permission-desk.js';
 import type { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
 import { RunTranscript } from './run-transcript.js';
@@ -34,6 +36,7 @@ export class ProcessRunner {
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
     private readonly queue: ProcessesQueue,
     private readonly transcripts: TranscriptsService,
+    private readonly commands: ProcessCommandsRepository,
   ) {}
 
   /** Never rejects: whatever fails becomes the ending of the process, or is left to the reconciler. */
@@ -52,12 +55,14 @@ export class ProcessRunner {
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
     const mayAsk = () => run.log.begin();
+    const { ask: askPermission } = new PermissionDesk(run, this.commands, this.config.PERMISSION_TIMEOUT_MS);
     let ending: Ending | null = null;
     for await (const event of this.engine.run(request, {
       signal,
       workspaceKey: sessionId,
       transcript,
       mayAsk,
+      askPermission,
     })) {
       if (event.type !== 'ended') {
         await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));

@@ -7,6 +7,7 @@ import { EventAppender } from './event-appender.js';
 import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
 import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
+import { RunInbox } from './run-inbox.js';
 
 /** Claims processes and runs them, each in a slot. */
 @Injectable()
@@ -70,17 +71,22 @@ export class ProcessWorker {
 
   private prepare({ id: processId, fence, lastSeq }: ClaimedProcess): LiveRun {
     const controller = new AbortController();
+    const cancel = () => controller.abort(new RunAbort('cancelled'));
+    const inbox = new RunInbox().on('cancel', () => {
+      cancel();
+      return true;
+    });
     const log = this.appender.open(
       { processId, fence, lastSeq },
       {
-        onCancelRequested: () => controller.abort(new RunAbort('cancelled')),
+        onCancelRequested: cancel,
         onLost: () => {
           this.logger.warn({ processId, fence }, 'The run is given up; its CLI is killed.');
           controller.abort(new RunAbort('fenced'));
         },
       },
     );
-    return { processId, fence, log, controller };
+    return { processId, fence, log, controller, inbox };
   }
 
   private isDraining(): boolean {

@@ -85,6 +85,7 @@ export const EnvironmentSchema = z.object({
     .max(100)
     .default(10),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
+  PERMISSION_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
   WORKER_CONCURRENCY: count(2, 256),
   SHUTDOWN_GRACE_MS: milliseconds(30_000, DAY_MS),

@@ -10,6 +10,7 @@ export const ERROR_CATALOGUE = {
   route_not_found: { status: 404, title: 'There is no such route', retryable: false },
   process_not_found: { status: 404, title: 'There is no such process', retryable: false },
   session_not_found: { status: 404, title: 'There is no such session', retryable: false },
+  permission_not_found: { status: 404, title: 'The process has not asked for this', retryable: false },
   api_key_not_found: { status: 404, title: 'There is no such API key', retryable: false },
   method_not_allowed: { status: 405, title: 'The path does not take this method', retryable: false },
   not_acceptable: {
@@ -17,8 +18,25 @@ export const ERROR_CATALOGUE = {
     title: 'The route cannot answer in the type that was asked for',
     retryable: false,
   },
+  process_not_started: { status: 409, title: 'The process does not run yet', retryable: true },
+  process_ended: { status: 409, title: 'The run of the process is over', retryable: false },
   process_not_ended: { status: 409, title: 'The process has not ended', retryable: false },
   session_busy: { status: 409, title: 'A process of the session is not over', retryable: true },
+  permission_already_answered: {
+    status: 409,
+    title: 'The question for permission has another answer',
+    retryable: false,
+  },
+  permission_expired: {
+    status: 409,
+    title: 'The question for permission was not answered in time',
+    retryable: false,
+  },
+  permission_withdrawn: {
+    status: 409,
+    title: 'The question for permission needs no answer any more',
+    retryable: false,
+  },
   events_pruned: { status: 410, title: 'This part of the log is gone', retryable: false },
   body_too_large: { status: 413, title: 'The body is too large', retryable: false },
   media_type_unsupported: { status: 415, title: 'The body has a type that is not read', retryable: false },
