@@ -4,7 +4,6 @@ import { timestamp } from '../platform/http/common.schemas.js';
 import { IdempotencyKeySchema } from '../processes/idempotency.schemas.js';
 import { permissionAnswerFields, refuseIdleFields } from '../processes/process-inbox.schemas.js';
 import { SeqSchema } from '../processes/process-queries.schemas.js';
-import { PermissionRequestedEventSchema } from '../processes/process-events.schemas.js';
 import { ExecuteRequestSchema, ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
 
 const processId = z.uuid();

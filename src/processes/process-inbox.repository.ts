@@ -12,7 +12,7 @@ interface LockedProcess {
   isCancelRequested: boolean;
 }
 
-export type NotRunning = { kind: 'unknown_process' | 'not_started' | 'ended' | 'being_cancelled' };
+export interface NotRunning { kind: 'unknown_process' | 'not_started' | 'ended' | 'being_cancelled' }
 
 export type AnswerTaken =
   | { kind: 'taken' | 'taken_before' }
