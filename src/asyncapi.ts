@@ -5,11 +5,12 @@ import {
   CompleteNoticeSchema,
   ErrorNoticeSchema,
   ExecuteMessageSchema,
+  PermissionMessageSchema,
   ProcessMessageSchema,
   QueuedNoticeSchema,
   StatusMessageSchema,
 } from './claude/claude.schemas.js';
-import { ProcessEventSchema } from './processes/process-events.schemas.js';
+import { PermissionRequestedEventSchema, ProcessEventSchema } from './processes/process-events.schemas.js';
 
 interface Message {
   event: string;
@@ -31,6 +32,11 @@ const RECEIVED: Message[] = [
   },
   { event: 'claude:unfollow', schema: ProcessMessageSchema, summary: 'Ends a follow' },
   { event: 'claude:cancel', schema: ProcessMessageSchema, summary: 'Cancels the process' },
+  {
+    event: 'claude:permission:respond',
+    schema: PermissionMessageSchema,
+    summary: 'Answers what the process has asked for',
+  },
 ];
 
 const SENT: Message[] = [
@@ -44,6 +50,11 @@ const SENT: Message[] = [
     event: 'claude:complete',
     schema: CompleteNoticeSchema,
     summary: 'The process was completed or cancelled',
+  },
+  {
+    event: 'claude:permission',
+    schema: PermissionRequestedEventSchema,
+    summary: 'The process asks for permission; the same as the entry of its log',
   },
   {
     event: 'claude:error',

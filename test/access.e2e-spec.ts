@@ -13,6 +13,7 @@ import { signInAsNewUser, userIdOf } from './support/users.js';
 
 const PROCESSES = '/api/v1/claude/processes';
 const SESSIONS = '/api/v1/claude/sessions';
+const PERMISSION_ID = randomUUID();
 const KEYS = '/api/v1/auth/api-keys';
 const ADMIN_EMAIL = 'admin@claude-runner.local';
 
@@ -66,6 +67,7 @@ describe('every operation of the OpenAPI document', () => {
 
   const everyone = (status: number) => ({ owner: status, other: status, administrator: status });
   const OWNERS_AND_ADMINISTRATORS = { owner: 200, other: 404, administrator: 200 };
+  const OWNERS_ALONE = { owner: 409, other: 404, administrator: 404 };
   const ADMINISTRATORS = { owner: 403, other: 403, administrator: 200 };
   const idOf = (make: () => Promise<{ id: string }>) => async () => (await make()).id;
 
@@ -96,6 +98,13 @@ describe('every operation of the OpenAPI document', () => {
       scope: 'claude:execute',
       makeId: idOf(ended),
       answers: OWNERS_AND_ADMINISTRATORS,
+    },
+    // Of a process that waits, which has asked for nothing.
+    answerPermission: {
+      scope: 'claude:execute',
+      body: { decision: 'allow' },
+      makeId: idOf(waiting),
+      answers: OWNERS_ALONE,
     },
     listProcessEvents: { scope: 'claude:read', makeId: idOf(waiting), answers: OWNERS_AND_ADMINISTRATORS },
     streamProcessEvents: { scope: 'claude:read', makeId: idOf(ended), answers: OWNERS_AND_ADMINISTRATORS },
@@ -152,7 +161,7 @@ describe('every operation of the OpenAPI document', () => {
   async function call(operationId: string, client: ApiClient, id: string) {
     const { method, path } = operations.get(operationId)!;
     const { body } = ACCESS[operationId]!;
-    return client.fetch(path.replace('{id}', id), {
+    return client.fetch(path.replace('{id}', id).replace('{permissionId}', PERMISSION_ID), {
       method,
       ...(body && { body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } }),
     });
@@ -211,6 +220,8 @@ describe('every event of the sockets', () => {
     scope: Scope;
     /** Whether it is asked of a process, which must be the caller's. */
     isOfProcess: boolean;
+    /** Of a process that waits, where that is refused to its owner, too; then administrators have no more rights. */
+    refusal?: string;
     send: Send;
   }
 
@@ -228,6 +239,12 @@ describe('every event of the sockets', () => {
     'claude:status': { scope: 'claude:read', isOfProcess: true, send: ask('claude:status', { after: 0 }) },
     'claude:unfollow': { scope: 'claude:read', isOfProcess: true, send: ask('claude:unfollow') },
     'claude:cancel': { scope: 'claude:execute', isOfProcess: true, send: ask('claude:cancel') },
+    'claude:permission:respond': {
+      scope: 'claude:execute',
+      isOfProcess: true,
+      refusal: 'process_not_started',
+      send: ask('claude:permission:respond', { permissionId: PERMISSION_ID, decision: 'allow' }),
+    },
   };
 
   it('is in the matrix below, and in the AsyncAPI document', () => {
@@ -254,11 +271,14 @@ describe('every event of the sockets', () => {
     return { answer, followed };
   };
 
-  describe.each(Object.entries(ACCESS))('%s', (_, { scope, isOfProcess, send }) => {
-    it('is answered to the owner and to an administrator', async () => {
-      for (const client of [owner, runner.administrator]) {
+  describe.each(Object.entries(ACCESS))('%s', (_, { scope, isOfProcess, refusal, send }) => {
+    it('is answered to the owner, and to an administrator where they may', async () => {
+      for (const [client, code] of [
+        [owner, refusal],
+        [runner.administrator, refusal && 'process_not_found'],
+      ] as const) {
         const { answer } = await asked(client, send, (await waiting()).id);
-        expect(answer).toMatchObject({ ok: true });
+        expect(answer).toMatchObject(code === undefined ? { ok: true } : { ok: false, error: { code } });
       }
     });
 

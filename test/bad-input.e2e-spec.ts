@@ -295,7 +295,6 @@ describe('a body that is not what it should be is refused over HTTP and over soc
     ...Object.entries({
       maxBudgetUsd: 1,
       outputSchema: { type: 'object' },
-      permissionMode: 'ask',
       engine: 'api',
     }).map(([field, value]) => ({
       name: `the planned ${field}`,
@@ -638,6 +637,95 @@ describe('what is another’s, or not in a state for it, is refused:', () => {
     expect(await runner.stores.query('SELECT 1 FROM process_commands WHERE process_id = $1', [id])).toEqual(
       [],
     );
+  });
+});
+
+describe('what a process cannot be told is refused over HTTP and over sockets alike:', () => {
+  const permissionId = randomUUID();
+  const PERMISSION = {
+    route: `permissions/${permissionId}`,
+    event: 'claude:permission:respond',
+    ids: { permissionId },
+  };
+  interface Told extends Fault {
+    to: { route: string; event: string; ids: object };
+    body: object;
+  }
+  const answers: Told[] = [
+    { name: 'an answer that is none', body: {}, ...invalid('/decision') },
+    { name: 'an unknown answer', body: { decision: 'always' }, ...invalid('/decision') },
+    {
+      name: 'an unknown field of an answer',
+      body: { decision: 'allow', updatedPermissions: [] },
+      ...invalid('/updatedPermissions', 'unknown_field'),
+    },
+    {
+      name: 'a message to what is allowed',
+      body: { decision: 'allow', message: 'Go' },
+      ...invalid('/message', 'no_effect'),
+    },
+    {
+      name: 'an input for what is denied',
+      body: { decision: 'deny', updatedInput: {} },
+      ...invalid('/updatedInput', 'no_effect'),
+    },
+    {
+      name: 'NUL in a message',
+      body: { decision: 'deny', message: 'a\0' },
+      ...invalid('/message', 'contains_nul'),
+    },
+    {
+      name: 'an endless message',
+      body: { decision: 'deny', message: 'x'.repeat(8 * 1024 + 1) },
+      ...invalid('/message', 'too_big'),
+    },
+    ...['x', 1, null, ['a']].map((updatedInput) => ({
+      name: `the input ${JSON.stringify(updatedInput)}`,
+      body: { decision: 'allow', updatedInput },
+      ...invalid('/updatedInput'),
+    })),
+    {
+      name: 'an endless input',
+      body: { decision: 'allow', updatedInput: { content: 'x'.repeat(MIB) } },
+      ...invalid('/updatedInput', 'too_big'),
+    },
+    {
+      name: 'half a pair in an input',
+      body: { decision: 'allow', updatedInput: { content: '\ud800' } },
+      ...invalid('/updatedInput', 'not_text'),
+    },
+    {
+      name: 'NUL in the name of an input',
+      body: { decision: 'allow', updatedInput: { 'a\0': 1 } },
+      ...invalid('/updatedInput', 'not_text'),
+    },
+    {
+      name: '__proto__ in an input',
+      body: JSON.parse('{"decision":"allow","updatedInput":{"__proto__":{}}}') as object,
+      ...invalid('/updatedInput/__proto__', 'unknown_field'),
+    },
+    {
+      name: 'an answer to what waits',
+      body: { decision: 'allow' },
+      status: 409,
+      code: 'process_not_started',
+    },
+  ].map((fault) => ({ to: PERMISSION, ...fault }));
+
+  it.each(named(answers))('%s', async (_, { to: { route, event, ids }, body, ...refusal }) => {
+    const path = `${waiting.links.self}/${route}`;
+    const overHttp = await postJson(path, JSON.stringify(body), refusal);
+    const message = { processId: waiting.id, ...ids, ...body };
+    const overSocket = await expectMessageRefused(event, [message], refusal);
+    expect(withoutPlace(overSocket)).toEqual(withoutPlace(overHttp));
+    expect(await runner.stores.query('SELECT 1 FROM process_commands')).toEqual([]);
+  });
+
+  it.each([
+    ['permissions/x', '/permissionId'],
+    ['permissions/%00', '/permissionId'],
+  ])('an id that is none: %s', async (route, pointer) => {
+    await postJson(`${waiting.links.self}/${route}`, '{"decision":"allow"}', invalid(pointer));
   });
 });
 

@@ -1,10 +1,11 @@
 import { type EngineEvent } from './engine-event.js';
 import { type KeptWorkspace } from './engine-folders.js';
 import { type Containment } from './launcher.js';
+import { type AskPermission } from './permission-question.js';
 import { type Transcript } from './transcript.js';
 
-/** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
-export type PermissionMode = 'deny' | 'acceptEdits' | 'plan';
+/** What to do when a tool call would need somebody's approval. There is no way to skip permissions. */
+export type PermissionMode = 'deny' | 'ask' | 'acceptEdits' | 'plan';
 
 /** One run of Claude. The caller has validated it: sizes, tool names, and that `timeoutMs` is positive. */
 export interface EngineRequest {
@@ -27,13 +28,13 @@ export interface EngineRequest {
   /** Tools taken away again: plain names, no patterns. */
   disallowedTools?: string[];
   /**
-   * `deny`: what would ask is refused. `acceptEdits`: edits in the workspace go ahead, the rest as `deny`. `plan`: Claude
+   * `deny`: what would ask is refused. `ask`: whoever the run belongs to is asked (`askPermission`). `acceptEdits`: edits in the workspace go ahead, the rest as `deny`. `plan`: Claude
    * reads and plans, and changes nothing.
    */
   permissionMode: PermissionMode;
   /** Requests to the model, at most. */
   maxTurns?: number;
-  /** From the first `next()` to the end, the start of the CLI included. */
+  /** From the first `next()` to the end, the start of the CLI included; the time that approvals wait is not. */
   timeoutMs: number;
 }
 
@@ -52,6 +53,8 @@ export interface RunContext {
    * cancelled, without having asked.
    */
   mayAsk?: () => Promise<void>;
+  /** Answers what a run in the mode `ask` must ask for; without it that is refused. */
+  askPermission?: AskPermission | undefined;
   /** The conversation that the run goes on with, and adds to. Without one it begins a conversation that nobody keeps. */
   transcript?: Transcript;
 }

@@ -1,4 +1,4 @@
-import { type Options } from '@anthropic-ai/claude-agent-sdk';
+import { type CanUseTool, type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type PermissionMode } from './claude-engine.js';
 import { containmentHook } from './path-containment.js';
 import { type Launcher } from './launcher.js';
@@ -6,6 +6,7 @@ import { CHANGING_TOOLS } from './supported-tools.js';
 
 const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
   deny: 'dontAsk',
+  ask: 'default',
   acceptEdits: 'acceptEdits',
   plan: 'plan',
 };
@@ -13,9 +14,15 @@ const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
 /** What a request means to the Agent SDK. The launch adds where it runs: environment, executable, spawning. */
 export function cliOptions(
   request: EngineRequest,
-  place: { workspace: string; launcher: Launcher; defaultModel: string | undefined },
+  place: {
+    workspace: string;
+    launcher: Launcher;
+    defaultModel: string | undefined;
+    /** Asks for what nothing allows; undefined where nobody is to be asked. */
+    canUseTool: CanUseTool | undefined;
+  },
 ): Options {
-  const { workspace, launcher } = place;
+  const { workspace, launcher, canUseTool } = place;
   const { maxTurns, model = place.defaultModel } = request;
   const isOffered = (name: string) => (launcher.tools as readonly string[]).includes(name);
   return {
@@ -27,8 +34,8 @@ export function cliOptions(
     strictMcpConfig: true,
     includePartialMessages: true,
     permissionMode: PERMISSION_MODES[request.permissionMode],
-    // Nobody answers: what would ask is refused at once.
-    permissionPrompts: 'none',
+    // Where nobody answers, what would ask is refused at once.
+    ...(canUseTool ? { canUseTool } : { permissionPrompts: 'none' }),
     tools: (request.tools ?? launcher.tools).filter(isOffered),
     allowedTools: allowedTools(request).filter(isOffered),
     disallowedTools: (request.disallowedTools ?? []).filter(isOffered),

@@ -1,4 +1,4 @@
-import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
+import { type CanUseTool, type Query, query } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
 import { cut } from './bounded-text.js';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
@@ -17,8 +17,11 @@ import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
 import { NO_USAGE } from './open-message.js';
+import { refusalOf } from './path-containment.js';
+import { permissionCallback } from './permission-question.js';
 import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
+import { RunDeadline } from './run-deadline.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { type KeptAnswer } from './standing.js';
 import { StreamParser } from './stream-parser.js';
@@ -48,7 +51,6 @@ type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused';
 const EXIT_GRACE_MS = 3000;
 /** Lines that were on their way when the CLI exited may take this long to arrive. */
 const DRAIN_MS = 1000;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** One request on its way through one CLI. Its events end with `ended`; `settled` resolves when nothing of it is left. */
 export class CliRun {
@@ -59,6 +61,7 @@ export class CliRun {
   private readonly stopped = deferred<StopCause>();
   private stopCause: StopCause | null = null;
   private watchdog: StallWatchdog | null = null;
+  private deadline: RunDeadline | null = null;
   private launch: Launch | null = null;
   private conversation: Conversation | null = null;
   private result: Ending | null = null;
@@ -105,8 +108,7 @@ export class CliRun {
     const { signal, kill } = this.context;
     const onKill = () => this.stop('fenced');
     const onAbort = () => this.stop(RunAbort.kindOf(signal.reason));
-    const timeoutMs = Math.min(this.request.timeoutMs, LONGEST_TIMER_MS);
-    const deadline = setTimeout(() => this.stop('timeout'), timeoutMs);
+    this.deadline = new RunDeadline(this.request.timeoutMs, () => this.stop('timeout'));
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
     kill?.addEventListener('abort', onKill, { once: true });
@@ -117,7 +119,7 @@ export class CliRun {
       this.tellFailure(error);
       this.finish(this.failed('engine_unavailable'));
     } finally {
-      clearTimeout(deadline);
+      this.deadline.stop();
       signal.removeEventListener('abort', onAbort);
       kill?.removeEventListener('abort', onKill);
       this.watchdog?.stop();
@@ -161,6 +163,7 @@ export class CliRun {
           workspace: site.workspace,
           launcher,
           defaultModel: this.settings.defaultModel,
+          canUseTool: this.canUseTool(site.workspace),
         }),
         pathToClaudeCodeExecutable: cliPath,
         env: {
@@ -191,6 +194,24 @@ export class CliRun {
       this.stop('abandoned');
       await new Promise(() => undefined);
     });
+  }
+
+  /** Asks for what nothing allows, and stops the clocks meanwhile; undefined where nobody is to be asked. */
+  private canUseTool(workspace: string): CanUseTool | undefined {
+    const { askPermission } = this.context;
+    if (this.request.permissionMode !== 'ask' || !askPermission) return undefined;
+    const isContainedByHook = this.settings.launcher.containment === 'file-tools';
+    return permissionCallback(askPermission, {
+      hold: () => this.hold(),
+      refusalOf: async (tool, input) => (isContainedByHook ? refusalOf({ tool, input, workspace }) : null),
+    });
+  }
+
+  private hold(): () => void {
+    const releases = [this.deadline?.hold(), this.watchdog?.hold()];
+    return () => {
+      for (const release of releases) release?.();
+    };
   }
 
   /** Whether there is a reason to stop already, before the CLI is started. Then that is the end. */

@@ -35,6 +35,7 @@ export { EngineFolders } from './engine-folders.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { type Containment } from './launcher.js';
+export { type AskPermission, type PermissionAnswer, type PermissionQuestion } from './permission-question.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
 export { type SandboxOptions, SandboxUnavailableError } from './sandbox.js';
 export { type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';

@@ -49,6 +49,21 @@ describe('a CLI counts as stalled', () => {
     expect(onStall).toHaveBeenCalledTimes(1);
   });
 
+  it('not while it is held, be it stopped meanwhile, but again after it', () => {
+    const release = watchdog.hold();
+    watchdog.saw([]);
+    jest.advanceTimersByTime(100_000);
+    expect(onStall).not.toHaveBeenCalled();
+    release();
+    jest.advanceTimersByTime(1000);
+    expect(onStall).toHaveBeenCalledTimes(1);
+    const releaseStopped = watchdog.hold();
+    watchdog.stop();
+    releaseStopped();
+    jest.advanceTimersByTime(100_000);
+    expect(onStall).toHaveBeenCalledTimes(1);
+  });
+
   it('not before it has had time after the try that it announced', () => {
     const retryAt = new Date(Date.now() + 5000).toISOString();
     watchdog.saw([{ type: 'retrying', attempt: 1, code: 'upstream_overloaded', retryAt }]);

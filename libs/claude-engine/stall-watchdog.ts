@@ -2,11 +2,13 @@ import { type EngineEvent } from './engine-event.js';
 
 /**
  * Notices that the CLI has said nothing for `stallMs`. A tool that runs may be quiet, and so may a CLI that told when it will
- * try again.
+ * try again, or that waits for somebody's approval.
  */
 export class StallWatchdog {
   private timer: NodeJS.Timeout | undefined;
   private readonly runningTools = new Set<string>();
+  private holds = 0;
+  private isStopped = false;
 
   constructor(
     private readonly stallMs: number,
@@ -27,12 +29,24 @@ export class StallWatchdog {
     this.arm(Math.max(0, pauseMs));
   }
 
+  /** @returns ends the hold, once */
+  hold(): () => void {
+    this.holds += 1;
+    clearTimeout(this.timer);
+    return () => {
+      this.holds -= 1;
+      this.arm(0);
+    };
+  }
+
   stop(): void {
+    this.isStopped = true;
     clearTimeout(this.timer);
   }
 
   private arm(pauseMs: number): void {
     clearTimeout(this.timer);
-    if (this.runningTools.size === 0) this.timer = setTimeout(this.onStall, this.stallMs + pauseMs);
+    if (this.runningTools.size > 0 || this.holds > 0 || this.isStopped) return;
+    this.timer = setTimeout(this.onStall, this.stallMs + pauseMs);
   }
 }

@@ -5,10 +5,13 @@ import { CurrentCaller, Requires } from '../platform/access/access.decorators.js
 import type { Caller } from '../platform/access/caller.js';
 import { SocketProblemFilter } from '../platform/sockets/socket-problem.filter.js';
 import type { Process } from '../processes/processes.schemas.js';
+import { ProcessInboxService } from '../processes/process-inbox.service.js';
 import { ProcessesService } from '../processes/processes.service.js';
 import {
   type ExecuteMessage,
   ExecuteMessageSchema,
+  type PermissionMessage,
+  PermissionMessageSchema,
   type ProcessMessage,
   ProcessMessageSchema,
   type StatusMessage,
@@ -27,6 +30,7 @@ export class ClaudeGateway {
   constructor(
     private readonly claude: ClaudeService,
     private readonly processes: ProcessesService,
+    private readonly inbox: ProcessInboxService,
     private readonly follows: SocketFollows,
   ) {}
 
@@ -82,6 +86,18 @@ export class ClaudeGateway {
     @Ack() acknowledge: Acknowledge,
   ): Promise<void> {
     const process = await this.processes.cancel(caller, processId);
+    acknowledge?.({ ok: true, process });
+  }
+
+  @SubscribeMessage('claude:permission:respond')
+  @Requires('claude:execute')
+  async respond(
+    @CurrentCaller() caller: Caller,
+    @MessageBody({ schema: PermissionMessageSchema })
+    { processId, permissionId, ...answer }: PermissionMessage,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    const process = await this.inbox.answerPermission(caller, { processId, permissionId }, answer);
     acknowledge?.({ ok: true, process });
   }
 }

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { ProblemSchema } from '../platform/errors/errors.schemas.js';
 import { timestamp } from '../platform/http/common.schemas.js';
 import { IdempotencyKeySchema } from '../processes/idempotency.schemas.js';
+import { permissionAnswerFields, refuseIdleFields } from '../processes/process-inbox.schemas.js';
 import { SeqSchema } from '../processes/process-queries.schemas.js';
 import { ExecuteRequestSchema, ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
 
@@ -23,6 +24,12 @@ export type StatusMessage = z.output<typeof StatusMessageSchema>;
 
 export const ProcessMessageSchema = z.strictObject({ processId }).meta({ id: 'ProcessMessage' });
 export type ProcessMessage = z.output<typeof ProcessMessageSchema>;
+
+export const PermissionMessageSchema = z
+  .strictObject({ processId, permissionId: z.uuid(), ...permissionAnswerFields })
+  .superRefine(refuseIdleFields)
+  .meta({ id: 'PermissionMessage' });
+export type PermissionMessage = z.output<typeof PermissionMessageSchema>;
 
 const ended = { processId, seq: z.int(), process: ProcessSchema };
 

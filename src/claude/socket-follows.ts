@@ -74,6 +74,7 @@ export class SocketFollows {
     for await (const event of await this.processes.follow(caller, process.id, follow, signal)) {
       if (event.type !== 'created' && event.type !== 'queued') this.announcer.stop(signal);
       socket.emit('claude:progress', event);
+      if (event.type === 'permission_requested') socket.emit('claude:permission', event);
       if (event.type === 'retrying') this.watchQueue(socket, process.id, null, signal);
       if (isTerminal(event)) emitEnding(socket, event);
       await this.taken(socket, sizeOf(event), signal);

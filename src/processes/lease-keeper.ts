@@ -4,9 +4,10 @@ import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { inTime } from '../platform/timing/or-late.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessChannel } from './process-channel.js';
-import { ProcessCommandsRepository } from './process-commands.repository.js';
+import { type ProcessCommand, ProcessCommandsRepository } from './process-commands.repository.js';
 import { ProcessLeasesRepository, type RenewedLease } from './process-leases.repository.js';
 import type { Run } from './process-log.repository.js';
+import type { RunInbox } from './run-inbox.js';
 import type { RunLog } from './run-log.js';
 
 /** A heartbeat that failed is soon tried again: the lease does not wait. */
@@ -16,6 +17,7 @@ const WATCH_INTERVAL_MS = 250;
 
 export interface LiveRun extends Run {
   log: RunLog;
+  inbox: RunInbox;
   controller: AbortController;
   /** The harsher way, for when the run is not ours any more: a signal fires once, and may have done so gently. */
   killer: AbortController;
@@ -141,14 +143,24 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   }
 
   private async deliver(processIds: string[]): Promise<void> {
-    if (processIds.length === 0) return;
+    const runs = processIds.flatMap((id) => this.held.get(id) ?? []);
+    if (runs.length === 0) return;
     try {
-      for (const { processId, kind } of await this.commands.take(this.owner, processIds)) {
-        if (kind === 'cancel') this.held.get(processId)?.controller.abort(new RunAbort('cancelled'));
-        else this.logger.warn({ processId, kind }, 'A command of a kind that is not known.');
-      }
+      const commands = await this.commands.read(this.owner, runs);
+      for (const run of runs) await this.commands.mark(run, this.handOver(run, commands));
     } catch (err) {
       this.logger.warn({ err }, 'The inboxes could not be looked into; the next heartbeat does.');
     }
+  }
+
+  /** @returns the ids of what is done, and need not be read again */
+  private handOver(run: HeldRun, commands: ProcessCommand[]): string[] {
+    const own = commands.filter(({ processId }) => processId === run.processId);
+    return own.flatMap((command) => {
+      const isDone = run.inbox.receive(command);
+      if (isDone === null)
+        this.logger.warn({ processId: run.processId, kind: command.kind }, 'A command of an unknown kind.');
+      return isDone ? [command.id] : [];
+    });
   }
 }

@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import fc from 'fast-check';
 import type { ClaudeEngine } from '../../libs/claude-engine/index.js';
 import { findBrokenInvariants } from '../../test/support/invariants.js';
+import { v7 as uuid } from 'uuid';
 import { losingAnswers, onceEach } from '../../test/support/lost-answers.js';
 import { LEASE_MS, WriteSide } from '../../test/support/write-side.js';
 import { readConfig, requireStores } from '../platform/config/config.js';
@@ -16,6 +17,7 @@ import type { ProcessesQueue } from './processes.queue.js';
 import type { ProcessRunner } from './process-runner.js';
 import { ProcessWorker } from './process-worker.js';
 import { RunLost } from './run-log.js';
+import { RunInbox } from './run-inbox.js';
 import { afterEnding, afterLoss, type RunHistory } from './run-verdict.js';
 import { StrayRuns } from './stray-runs.js';
 
@@ -242,7 +244,8 @@ describe('a write whose answer is lost', () => {
           if (method === 'renew' && ++renewals === 3) resolve();
           return isLost(method);
         });
-        keeper.hold('worker', { ...run, log, controller: new AbortController(), killer: new AbortController() }, performance.now());
+        const [controller, killer] = [new AbortController(), new AbortController()];
+        keeper.hold('worker', { ...run, log, controller, killer, inbox: new RunInbox() }, performance.now());
       });
       const before = (await side.find(run.processId)).leaseUntil!;
       await renewed;
@@ -250,25 +253,25 @@ describe('a write whose answer is lost', () => {
       expect(onLost).not.toHaveBeenCalled();
     });
 
-    it('the look into an inbox: the cancel that lay in it ends the run all the same', async () => {
+    it('the look into an inbox, and the note of what was delivered: each command comes, once', async () => {
       const run = await side.run();
-      await side.endings.cancel(run.processId, side.userId);
+      const data = { id: uuid(), processId: run.processId, kind: 'wish', userId: side.userId };
+      await side.prisma.processCommand.create({ data });
       const { log } = open(run, () => false);
-      const controller = new AbortController();
-      const cancelled = new Promise<unknown>((resolve) => {
-        controller.signal.addEventListener('abort', () => resolve(controller.signal.reason), { once: true });
-      });
-      const isTakenUnheard = new Promise<void>((resolve) => {
-        const isLost = onceEach('take');
+      const delivered: string[] = [];
+      const inbox = new RunInbox().on('wish', ({ id }) => delivered.push(id) > 0);
+      const isReadAgain = new Promise<void>((resolve) => {
+        const isLost = onceEach('read', 'mark');
+        let looks = 0;
         const keeper = keepLeases((method) => {
-          const isTakeLost = isLost(method);
-          if (isTakeLost) resolve();
-          return isTakeLost;
+          if (method === 'read' && ++looks === 4) resolve();
+          return isLost(method);
         });
-        keeper.hold('worker', { ...run, log, controller, killer: new AbortController() }, performance.now());
+        const [controller, killer] = [new AbortController(), new AbortController()];
+        keeper.hold('worker', { ...run, log, controller, killer, inbox }, performance.now());
       });
-      expect(await cancelled).toMatchObject({ kind: 'cancelled' });
-      await isTakenUnheard;
+      await isReadAgain;
+      expect(delivered).toEqual([data.id]);
       expect(await side.prisma.processCommand.count({ where: { handledAt: null } })).toBe(0);
     });
 

@@ -1,27 +1,71 @@
 import { Injectable } from '@nestjs/common';
+import { v7 as uuid } from 'uuid';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
+import type { PermissionDecision } from './permission-decision.js';
+import type { Run } from './process-log.repository.js';
 
 /** What somebody wants of a running process. */
 export interface ProcessCommand {
+  id: string;
   processId: string;
   kind: string;
   payload: unknown;
+  /** Null: it is the server's own. */
+  userId: string | null;
+  permissionId: string | null;
 }
 
-/** The inboxes of running processes. Rows first: the message that hints at them may get lost. */
+/**
+ * The inboxes of running processes, on the worker's side. Rows first: the message that hints at them may get lost. What lies
+ * there is read, delivered and then marked, so it may be delivered twice, but not be lost.
+ */
 @Injectable()
 export class ProcessCommandsRepository {
   constructor(private readonly prisma: PrismaService) {}
 
-  /** Takes what lies in the inboxes of processes that this worker runs, in order. Each is taken once. */
-  take(owner: string, processIds: string[]): Promise<ProcessCommand[]> {
+  /** What lies in the inboxes of runs that are this worker's, each in the order in which it was filled. */
+  read(owner: string, runs: Run[]): Promise<ProcessCommand[]> {
     return this.prisma.$queryRaw`
-      WITH taken AS (
-        UPDATE process_commands command SET handled_at = now() FROM processes process
-        WHERE command.process_id = ANY(${processIds}::uuid[]) AND command.handled_at IS NULL
-          AND process.id = command.process_id AND process.owner = ${owner} AND process.status = 'running'
-        RETURNING command.id, command.process_id AS "processId", command.kind, command.payload
-      )
-      SELECT "processId", kind, payload FROM taken ORDER BY id`;
+      SELECT command.id, command.process_id AS "processId", command.kind, command.payload,
+        command.user_id AS "userId", command.permission_id AS "permissionId"
+      FROM json_to_recordset(${toJson(runs)}::json) AS run(id uuid, fence int)
+      JOIN processes process ON process.id = run.id AND process.fence = run.fence
+      JOIN process_commands command ON command.process_id = run.id AND command.handled_at IS NULL
+      WHERE process.owner = ${owner} AND process.status = 'running'
+      ORDER BY command.created_at, command.id`;
+  }
+
+  /** What has been delivered need not be read again. Does nothing for a run that is no longer the caller's. */
+  async mark(run: Run, ids: string[]): Promise<void> {
+    if (ids.length === 0) return;
+    await this.prisma.$executeRaw`
+      UPDATE process_commands command SET handled_at = now() FROM processes process
+      WHERE command.id = ANY(${ids}::uuid[]) AND command.process_id = ${run.processId}::uuid
+        AND command.handled_at IS NULL
+        AND process.id = command.process_id AND process.fence = ${run.fence} AND process.status = 'running'`;
+  }
+
+  /**
+   * Refuses in the server's name what nobody has answered.
+   * @returns how the question was decided: by whoever came first
+   */
+  async refuse(
+    { processId, fence }: Run,
+    permissionId: string,
+    reason: 'expired' | 'withdrawn',
+  ): Promise<PermissionDecision | null> {
+    const payload = JSON.stringify({ decision: 'deny', reason });
+    await this.prisma.$executeRaw`
+      INSERT INTO process_commands (id, process_id, kind, payload, permission_id, handled_at)
+      SELECT ${uuid()}::uuid, id, 'permission', ${payload}::jsonb, ${permissionId}::uuid, now() FROM processes
+      WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
+      ON CONFLICT (process_id, permission_id) DO NOTHING`;
+    const row = await this.prisma.processCommand.findUnique({
+      where: { processId_permissionId: { processId, permissionId } },
+      select: { payload: true, userId: true },
+    });
+    return row && { ...(row.payload as Omit<PermissionDecision, 'by'>), by: row.userId };
   }
 }
+
+const toJson = (runs: Run[]) => JSON.stringify(runs.map(({ processId: id, fence }) => ({ id, fence })));

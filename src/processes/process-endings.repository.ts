@@ -2,7 +2,9 @@ import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
+import { toResolved, WITHDRAWN } from './permission-decision.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
+import { findOpenQuestions } from './process-inbox.repository.js';
 import { insertEvents, type Run } from './process-log.repository.js';
 import { addCost, addUsage, type Outcome } from './process-outcome.js';
 import { toProcess } from './process-view.js';
@@ -120,8 +122,9 @@ async function carryOut(
   events: NewProcessEvent[],
   verdict: Verdict,
 ): Promise<Concluded> {
-  if (verdict.kind === 'again') return giveBack(transaction, locked, events, verdict);
-  const written = await finish(transaction, locked, events, verdict.outcome);
+  const last = await closeQuestions(transaction, locked, events);
+  if (verdict.kind === 'again') return giveBack(transaction, locked, last, verdict);
+  const written = await finish(transaction, locked, last, verdict.outcome);
   return { events: written, next: await nextOfSession(transaction, locked) };
 }
 
@@ -172,6 +175,21 @@ async function finish(
     await transaction.session.update({ where: { id: row.sessionId }, data: { head: { increment: 1 } } });
   const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
   return insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, [...events, terminal]);
+}
+
+/** The last events of a run, followed by the end of what it had asked for and does not need any more. */
+async function closeQuestions(
+  transaction: Prisma.TransactionClient,
+  { row }: LockedProcess,
+  events: NewProcessEvent[],
+): Promise<NewProcessEvent[]> {
+  if ((row.request as { permissionMode?: string }).permissionMode !== 'ask') return events;
+  const open = new Set(await findOpenQuestions(transaction, row.id));
+  for (const event of events) {
+    if (event.type === 'permission_requested') open.add(event.permissionId);
+    if (event.type === 'permission_resolved') open.delete(event.permissionId);
+  }
+  return [...events, ...[...open].map((id) => toResolved(id, WITHDRAWN))];
 }
 
 /** Its wake-up was spent while what came before it was not over. */

@@ -10,6 +10,14 @@ const event = <Type extends string, Fields extends z.ZodRawShape>(type: Type, id
 
 const delta = { messageId: z.string(), text: z.string() };
 
+export const PermissionRequestedEventSchema = event('permission_requested', 'PermissionRequestedEvent', {
+  permissionId: z.uuid(),
+  toolUseId: z.string(),
+  tool: z.string(),
+  input: z.unknown(),
+  expiresAt: timestamp.meta({ description: 'It is refused when nobody has answered by then' }),
+});
+
 /** One entry of a process's log: the same over SSE, REST and sockets. Clients ignore a `type` that they do not know. */
 export const ProcessEventSchema = z
   .discriminatedUnion('type', [
@@ -25,6 +33,17 @@ export const ProcessEventSchema = z
       content: z.unknown(),
       isError: z.boolean(),
       truncated: z.boolean(),
+    }),
+    PermissionRequestedEventSchema,
+    event('permission_resolved', 'PermissionResolvedEvent', {
+      permissionId: z.uuid(),
+      decision: z.enum(['allow', 'deny']),
+      by: z.uuid().nullable().meta({ description: 'The user who answered; null where nobody has' }),
+      reason: z.enum(['answered', 'expired', 'withdrawn']).meta({
+        description: '`withdrawn`: the run, or its turn, was over before there was an answer',
+      }),
+      message: z.string().nullable(),
+      updatedInput: z.record(z.string(), z.unknown()).nullable(),
     }),
     event('retrying', 'RetryingEvent', { attempt: z.int(), code: z.string(), retryAt: timestamp.nullable() }),
     event('usage', 'UsageEvent', UsageSchema.shape),
@@ -50,7 +69,8 @@ export function sizeOf(event: ProcessEvent): number {
     const { prompt, result } = event.process;
     return 5 * FIXED_CHARACTERS + (prompt?.length ?? 0) + (result?.length ?? 0);
   }
-  const mayBeLarge = event.type === 'tool_result' || event.type === 'tool_use' || event.type === 'raw';
+  const mayBeLarge =
+    event.type === 'raw' || event.type.startsWith('tool_') || event.type.startsWith('permission_');
   return mayBeLarge ? JSON.stringify(event).length : FIXED_CHARACTERS;
 }
 

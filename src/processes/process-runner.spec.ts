@@ -6,8 +6,10 @@ import type { TranscriptsService } from '../sessions/transcripts.service.js';
 import { EventAppender } from './event-appender.js';
 import type { LiveRun } from './lease-keeper.js';
 import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
+import type { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { ProcessesQueue } from './processes.queue.js';
 import type { RunWorkspaces } from './run-workspaces.js';
+import { RunInbox } from './run-inbox.js';
 
 const NOTHING = {
   stopReason: null,
@@ -51,11 +53,13 @@ function begin(tell: (context: RunContext) => AsyncGenerator<EngineEvent>, retry
     queue as unknown as ProcessesQueue,
     {} as TranscriptsService,
     { watch: () => workspace } as unknown as RunWorkspaces,
+    {} as ProcessCommandsRepository,
   );
   const controller = new AbortController();
   const appender = new EventAppender(log.repository, log.endings, log.channel);
   const runLog = appender.open(process.run, { onCancelRequested: jest.fn(), onLost: jest.fn() });
-  const run: LiveRun = { ...process.run, log: runLog, controller, killer: new AbortController() };
+  const killer = new AbortController();
+  const run: LiveRun = { ...process.run, log: runLog, controller, killer, inbox: new RunInbox() };
   const claimed = { id: process.id, prompt: 'Hi', request: {}, sessionId: 's', attempt: 1, retryOn };
   const ran = runner.run(claimed as unknown as ClaimedProcess, run);
   return { log, process, run, ran, letCliLeave, dispatched };

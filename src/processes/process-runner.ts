@@ -10,7 +10,9 @@ import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
 import { ENGINE } from './engine.provider.js';
 import type { LiveRun } from './lease-keeper.js';
+import { PermissionDesk } from './permission-desk.js';
 import type { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
 import type { FilesChanged } from './processes.schemas.js';
@@ -42,6 +44,7 @@ export class ProcessRunner {
     private readonly queue: ProcessesQueue,
     private readonly transcripts: TranscriptsService,
     private readonly workspaces: RunWorkspaces,
+    private readonly commands: ProcessCommandsRepository,
   ) {}
 
   /** Never rejects: whatever fails becomes the ending of the process, or is left to the reconciler. */
@@ -66,6 +69,7 @@ export class ProcessRunner {
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
     const mayAsk = () => workspace.begin().then(() => run.log.begin());
+    const { ask: askPermission } = new PermissionDesk(run, this.commands, this.config.PERMISSION_TIMEOUT_MS);
     const judged = async (ending: Ending) => verdictOn(ending, await workspace.changes());
     const seen: { ending: Ending | null } = { ending: null };
     const take = async (event: EngineEvent) => {
@@ -77,7 +81,7 @@ export class ProcessRunner {
       seen.ending = ending;
       if (!mayRunAgain(claimed, ending)) await this.conclude(run, await judged(ending));
     };
-    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk };
+    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk, askPermission };
     await readToItsEnd(this.engine.run(request, context), take, () =>
       run.controller.abort(new RunAbort('fenced')),
     );

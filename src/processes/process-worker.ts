@@ -8,6 +8,7 @@ import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
 import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
 import { ProcessClaimsRepository } from './process-claims.repository.js';
 import type { Run } from './process-log.repository.js';
+import { RunInbox } from './run-inbox.js';
 
 /** Claims processes and runs them, each in a slot. */
 @Injectable()
@@ -91,10 +92,15 @@ export class ProcessWorker {
 
   private prepare({ id: processId, fence, lastSeq }: ClaimedProcess): LiveRun {
     const [controller, killer] = [new AbortController(), new AbortController()];
+    const cancel = () => controller.abort(new RunAbort('cancelled'));
+    const inbox = new RunInbox().on('cancel', () => {
+      cancel();
+      return true;
+    });
     const log = this.appender.open(
       { processId, fence, lastSeq },
       {
-        onCancelRequested: () => controller.abort(new RunAbort('cancelled')),
+        onCancelRequested: cancel,
         onLost: () => {
           this.logger.warn({ processId, fence }, 'The run is given up; its CLI is killed.');
           controller.abort(new RunAbort('fenced'));
@@ -102,7 +108,7 @@ export class ProcessWorker {
         },
       },
     );
-    return { processId, fence, log, controller, killer };
+    return { processId, fence, log, controller, killer, inbox };
   }
 
   private isDraining(): boolean {

@@ -16,6 +16,9 @@ import { ProcessClaimsRepository } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
 import { ProcessDrain } from './process-drain.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
+import { ProcessInboxController } from './process-inbox.controller.js';
+import { ProcessInboxRepository } from './process-inbox.repository.js';
+import { ProcessInboxService } from './process-inbox.service.js';
 import { ProcessFollower } from './process-follower.js';
 import { ProcessLeasesRepository } from './process-leases.repository.js';
 import { ProcessLogRepository } from './process-log.repository.js';
@@ -67,7 +70,7 @@ export class ProcessesModule {
         QueueModule.forRoot(),
         BullModule.registerQueue({ name: PROCESSES_QUEUE }),
       ],
-      controllers: servesApi ? [ProcessesController] : [],
+      controllers: servesApi ? [ProcessesController, ProcessInboxController] : [],
       providers: [
         FairOrderKeeper,
         FairOrderRepository,
@@ -79,6 +82,8 @@ export class ProcessesModule {
         ProcessesRepository,
         ProcessesService,
         ProcessFollower,
+        ProcessInboxRepository,
+        ProcessInboxService,
         ProcessLogRepository,
         ProcessRetentionRepository,
         ProcessStatisticsRepository,
@@ -93,6 +98,7 @@ export class ProcessesModule {
       ],
       exports: [
         OperationsService,
+        ProcessInboxService,
         ProcessesService,
         ProcessSubmissionsService,
         QueueForecastService,

@@ -87,16 +87,17 @@ export const ExecuteRequestSchema = z
     tools: toolNames.meta({ description: 'The only tools that the model is offered' }),
     allowedTools: toolNames.meta({ description: 'Tools that run without being asked for' }),
     disallowedTools: toolNames.meta({ description: 'Tools that never run' }),
-    permissionMode: z
-      .enum(['deny', 'ask', 'acceptEdits', 'plan'])
-      .refine((mode) => mode !== 'ask', plannedValue('ask'))
-      .default('deny')
-      .meta({
-        description:
-          'What becomes of a tool call that nothing allows: `deny` refuses it, `acceptEdits` lets file edits through, `plan` changes nothing',
-      }),
+    permissionMode: z.enum(['deny', 'ask', 'acceptEdits', 'plan']).default('deny').meta({
+      description:
+        'What becomes of a tool call that nothing allows: `deny` refuses it, `ask` asks you (`permission_requested`), `acceptEdits` lets file edits through, `plan` changes nothing',
+    }),
     maxTurns: z.int().min(1).max(1000).optional(),
-    timeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({ description: 'How long it may run' }),
+    timeoutMs: z
+      .int()
+      .min(1000)
+      .max(DAY_MS)
+      .optional()
+      .meta({ description: 'How long it may run; the time that approvals wait does not count' }),
     queueTimeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({
       description: 'How long it may wait for its first start; after that it fails with queue_timeout',
     }),

@@ -1,9 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { KeptTranscript, Transcript, TranscriptPart } from '../../libs/claude-engine/index.js';
-import { isTransient } from '../platform/prisma/database-failure.js';
 import type { TranscriptsService } from '../sessions/transcripts.service.js';
 import type { LiveRun } from './lease-keeper.js';
-import { STORE_RETRY_MS } from './run-log.js';
+import { whileOurs } from './while-ours.js';
 
 /** The conversation of a run's session: the run goes on with it, and adds to it for as long as the run is its worker's. */
 export class RunTranscript implements Transcript {
@@ -14,30 +12,18 @@ export class RunTranscript implements Transcript {
   ) {}
 
   load(): Promise<KeptTranscript | null> {
-    return this.insist(() => this.transcripts.load(this.sessionId));
+    return whileOurs(this.run.log, () => this.transcripts.load(this.sessionId));
   }
 
   async append(cliSessionId: string, part: TranscriptPart): Promise<void> {
     const { log } = this.run;
     if (log.isLost) return;
-    const isOurs = await this.insist(() => this.transcripts.append(this.run, cliSessionId, part));
+    const isOurs = await whileOurs(log, () => this.transcripts.append(this.run, cliSessionId, part));
     // What the CLI writes after its last word comes too late, and is not missed.
     if (!isOurs && !log.isConcluding) log.lose();
   }
 
   tellGap(reason: string): void {
     void this.transcripts.tellGap(this.sessionId, reason);
-  }
-
-  /** Tries again while the database is away, for as long as the run may still be ours. */
-  private async insist<T>(ask: () => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        return await ask();
-      } catch (error) {
-        if (this.run.log.isLost || !isTransient(error)) throw error;
-        await sleep(STORE_RETRY_MS);
-      }
-    }
   }
 }

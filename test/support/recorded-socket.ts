@@ -17,6 +17,7 @@ interface Ended {
 interface Told {
   'claude:queued': { processId: string; position: number; estimatedStartAt: string | null };
   'claude:progress': ProcessEvent;
+  'claude:permission': ProcessEvent;
   'claude:complete': Ended;
   'claude:error': (Ended & { error: ProcessError }) | { error: Problem };
 }

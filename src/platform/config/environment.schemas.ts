@@ -85,6 +85,7 @@ export const EnvironmentSchema = z.object({
     .max(100)
     .default(10),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
+  PERMISSION_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
   WORKSPACE_QUOTA_MB: count(1024, 1024 * 1024),
   WORKSPACE_MAX_FILE_MB: count(100, 1024 * 1024),
