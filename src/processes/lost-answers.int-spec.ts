@@ -242,7 +242,11 @@ describe('a write whose answer is lost', () => {
           if (method === 'renew' && ++renewals === 3) resolve();
           return isLost(method);
         });
-        keeper.hold('worker', { ...run, log, controller: new AbortController(), killer: new AbortController() }, performance.now());
+        keeper.hold(
+          'worker',
+          { ...run, log, controller: new AbortController(), killer: new AbortController() },
+          performance.now(),
+        );
       });
       const before = (await side.find(run.processId)).leaseUntil!;
       await renewed;
