@@ -1,4 +1,5 @@
 import type { CreatedApiKey } from '../src/auth/auth.schemas.js';
+import type { Problem } from '../src/platform/errors/errors.schemas.js';
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { type Answer, ApiClient } from './support/api-client.js';
@@ -199,6 +200,22 @@ describe('a submit whose commit is not answered', () => {
     expect([status, body.result]).toEqual([200, 'Found.']);
     expect(await countOf(prompt)).toBe(1);
     proxy.restore();
+  });
+
+  it('is not called unavailable to a caller who has no key, and would send it again', async () => {
+    const prompt = 'Lost without a name\n[[text Made.]]';
+    const before = proxy.swallowed;
+    proxy.swallowAnswers({ to: /COMMIT/, times: 1 });
+    const lost = runner.client.request('POST', `${EXECUTE}/async`, { prompt });
+    while (proxy.swallowed === before) await new Promise((resolve) => setImmediate(resolve));
+    proxy.cut();
+    const { status, headers, body } = await lost;
+    expect([status, body.code, body.retryable, headers.get('retry-after')]).toEqual([
+      ...[504, 'outcome_unknown', false, null],
+    ]);
+    proxy.restore();
+    const id = /process (\S+) was made/.exec(body.detail)?.[1] ?? '';
+    expect(await runner.client.untilEnded(id)).toMatchObject({ id, prompt, result: 'Made.' });
   });
 
   it('is joined by the caller who asks again, when the server could not tell', async () => {

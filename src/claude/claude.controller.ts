@@ -22,6 +22,7 @@ const SUBMIT_ERRORS: ErrorCode[] = [
   'tool_not_allowed',
   'idempotency_key_reused',
   'queue_full',
+  'outcome_unknown',
   'session_not_found',
   'session_busy',
 ];

@@ -217,6 +217,27 @@ describe('the end of a run', () => {
       });
     });
 
+    it('counts what a run has used that nobody is left to tell of, each attempt once', async () => {
+      const used = { type: 'usage' as const, ...COMPLETED.usage! };
+      const doubled = {
+        inputTokens: 20,
+        outputTokens: 10,
+        cacheReadInputTokens: 4,
+        cacheCreationInputTokens: 2,
+      };
+      const first = await side.startedRun(RETRIES);
+      const early = { ...used, inputTokens: 1 };
+      await side.log.append([{ run: first, lastSeq: first.lastSeq, events: [early, used], facts: {} }]);
+      await side.reconcile(first);
+      const { id: processId, fence, lastSeq } = await side.claim();
+      const second = { processId, fence };
+      const started = { type: 'started' as const, engine: 'cli', model: null, attempt: 2 };
+      await side.log.append([{ run: second, lastSeq, ...STARTED, events: [started] }]);
+      expect(await side.find(processId)).toMatchObject({ usage: COMPLETED.usage });
+      await side.endings.conclude(second, [used], afterLoss);
+      expect(await side.find(processId)).toMatchObject({ status: 'failed', usage: doubled, costUsd: null });
+    });
+
     it('uses up no attempt of its caller’s where it never started', async () => {
       const { processId: id, fence } = await side.run({ ...RETRIES, maxAttempts: 2 });
       await side.endings.conclude({ processId: id, fence }, [], (run) => afterDrain(run, OVERLOADED));

@@ -93,6 +93,30 @@ export class ProcessEndingsRepository {
   }
 }
 
+/** What the attempt has used: as its end tells or, where nobody was left to tell, as far as its log does. */
+async function usageOf(
+  transaction: Prisma.TransactionClient,
+  { row }: LockedProcess,
+  events: NewProcessEvent[],
+  { usage }: Pick<Outcome, 'usage'>,
+): Promise<Usage | null> {
+  if (usage || !row.hasStarted) return usage ?? null;
+  const waiting = events.findLast((event) => event.type === 'usage');
+  if (waiting) return toUsage(waiting);
+  const [logged] = await transaction.$queryRaw<{ payload: Usage }[]>`
+    SELECT payload FROM process_events WHERE process_id = ${row.id}::uuid AND type = 'usage' AND seq > (
+      SELECT seq FROM process_events
+      WHERE process_id = ${row.id}::uuid AND type = 'started' AND (payload->>'attempt')::int = ${row.attempt}
+      ORDER BY seq DESC LIMIT 1
+    ) ORDER BY seq DESC LIMIT 1`;
+  return logged ? toUsage(logged.payload) : null;
+}
+
+const toUsage = ({ inputTokens, outputTokens, cacheReadInputTokens, cacheCreationInputTokens }: Usage) => ({
+  ...{ inputTokens, outputTokens },
+  ...{ cacheReadInputTokens, cacheCreationInputTokens },
+});
+
 interface LockedProcess {
   row: ProcessRow;
   /** By the database's clock. */
@@ -123,8 +147,12 @@ async function carryOut(
   verdict: Verdict,
 ): Promise<Concluded> {
   const last = await closeQuestions(transaction, locked, events);
-  if (verdict.kind === 'again') return giveBack(transaction, locked, last, verdict);
-  const written = await finish(transaction, locked, last, verdict.outcome);
+  if (verdict.kind === 'again') {
+    const spent = { ...verdict.spent, usage: await usageOf(transaction, locked, events, verdict.spent) };
+    return giveBack(transaction, locked, last, { ...verdict, spent });
+  }
+  const usage = await usageOf(transaction, locked, events, verdict.outcome);
+  const written = await finish(transaction, locked, last, { ...verdict.outcome, usage });
   return { events: written, next: await nextOfSession(transaction, locked) };
 }
 

@@ -49,6 +49,18 @@ interface Submission {
   limits: QueueLimits;
 }
 
+/** The commit was not answered, and nothing could be read since: the process may be there, or not. */
+export class SubmitUnanswered extends Error {
+  override readonly name = 'SubmitUnanswered';
+
+  constructor(
+    readonly processId: string,
+    cause: unknown,
+  ) {
+    super('The commit was not answered.', { cause });
+  }
+}
+
 /** What the name already stands for. */
 export type Joined = { kind: 'joined'; processId: string } | { kind: 'key_reused' };
 
@@ -72,6 +84,7 @@ export class ProcessSubmissionsRepository {
    * Writes the process, its session, the first entries of its log, its place in the queue and its name, or finds that the name
    * or the queue stands against it. When the answer to the commit is lost, looks before it concludes: the second try waits for
    * whatever is left of the first, which holds the lock of the user's share.
+   * @throws SubmitUnanswered
    */
   async submit(submission: Submission): Promise<Submitted> {
     const { userId, session } = submission.process;
@@ -90,7 +103,8 @@ export class ProcessSubmissionsRepository {
       } catch (error) {
         if (!isTransient(error) || (isStoreOutage(error) && !commit.wasTried)) throw error;
         giveUpAt ??= performance.now() + PATIENCE_MS;
-        if (performance.now() > giveUpAt) throw error;
+        if (performance.now() > giveUpAt)
+          throw commit.wasTried ? new SubmitUnanswered(submission.process.id, error) : error;
         await sleep(RETRY_MS);
       }
     }

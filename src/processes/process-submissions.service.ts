@@ -10,6 +10,7 @@ import {
   type NewProcess,
   ProcessSubmissionsRepository,
   type Submitted,
+  SubmitUnanswered,
 } from './process-submissions.repository.js';
 import { Turns } from '../platform/timing/turns.js';
 import { toProcess } from './process-view.js';
@@ -49,7 +50,7 @@ export class ProcessSubmissionsService {
 
   /**
    * Resolves once the process is durable.
-   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`
+   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`, `outcome_unknown`
    */
   async submit(caller: Caller, request: ExecuteRequest, key: string | null): Promise<Submission> {
     requireOfferedTools(request);
@@ -80,7 +81,10 @@ export class ProcessSubmissionsService {
     const process = this.toNewProcess(caller, request);
     await this.sessions.prepare(caller, process.session);
     const limits = { maxPending, maxPendingPerUser };
-    return this.turns.take(caller.userId, () => this.submissions.submit({ process, named, limits }));
+    const submit = () => this.submissions.submit({ process, named, limits });
+    return this.turns.take(caller.userId, submit).catch((error: unknown) => {
+      throw error instanceof SubmitUnanswered ? unanswered(error, named) : error;
+    });
   }
 
   private toNewProcess({ userId }: Caller, request: ExecuteRequest): NewProcess {
@@ -121,6 +125,13 @@ function chosenSession(sessionId: string | undefined, isForked: boolean): Sessio
   return isForked
     ? { kind: 'forked', id: uuid(), originId: sessionId }
     : { kind: 'continued', id: sessionId };
+}
+
+/** Under a key the same again finds what was made; without one it would be made, and paid for, twice. */
+function unanswered({ processId, cause }: SubmitUnanswered, named: NamedRequest | null): unknown {
+  if (named) return cause;
+  const detail = `The database did not say whether process ${processId} was made. Look for it before you send this again; with an Idempotency-Key it could be sent again as it is.`;
+  return new AppError('outcome_unknown', detail, { cause });
 }
 
 function requireOriginOfFork({ sessionId, forkSession }: ExecuteRequest): void {

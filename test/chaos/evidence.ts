@@ -108,7 +108,9 @@ function errorLinesOf({ name, incarnations }: ServerSlot, since: number): string
     .filter((line) => {
       const [, level, at] = /^\{"level":(\d+),"time":(\d+)/.exec(line) ?? [];
       // What is away is said often enough.
-      return Number(level) >= ERROR_LEVEL && Number(at) >= since && !line.includes('"unavailable"');
+      return (
+        Number(level) >= ERROR_LEVEL && Number(at) >= since && !/"(unavailable|outcome_unknown)"/.test(line)
+      );
     })
     .map((line) => `${name} ${line}`);
 }

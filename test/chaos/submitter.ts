@@ -11,8 +11,8 @@ import type { Submission } from './work-schedule.js';
 
 const AGAIN_MS = 250;
 const BOUNDED_WAIT_S = 1;
-/** A refusal that says: come again. Every other one is a broken promise to a well-formed request. */
-const PASSING = new Set([429, 503]);
+/** A refusal that says: come again, or: look whether it is there. Every other one is a broken promise to a well-formed request. */
+const PASSING = new Set([429, 503, 504]);
 /** Who hears this knows that nothing was made, and need not have a key to come again. */
 const SURELY_NOTHING = new Set(['draining', 'ECONNREFUSED']);
 

@@ -54,6 +54,7 @@ export const EnvironmentSchema = z.object({
       ),
     )
     .default([]),
+  REQUEST_TIMEOUT_MS: milliseconds(60_000, HOUR_MS),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'must be a level of pino')
     .default('info'),

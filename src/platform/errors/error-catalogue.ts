@@ -19,6 +19,7 @@ export const ERROR_CATALOGUE = {
     title: 'The route cannot answer in the type that was asked for',
     retryable: false,
   },
+  request_timeout: { status: 408, title: 'The request took too long to arrive', retryable: true },
   process_not_started: { status: 409, title: 'The process does not run yet', retryable: true },
   process_ended: { status: 409, title: 'The run of the process is over', retryable: false },
   process_not_ended: { status: 409, title: 'The process has not ended', retryable: false },
@@ -54,9 +55,11 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  headers_too_large: { status: 431, title: 'The headers are too large', retryable: false },
   queue_full: { status: 429, title: 'The queue is full', retryable: true },
   internal: { status: 500, title: 'The server failed', retryable: false },
   unavailable: { status: 503, title: 'The server cannot do this at the moment', retryable: true },
+  outcome_unknown: { status: 504, title: 'What became of the request is not known', retryable: false },
   draining: { status: 503, title: 'The server is shutting down', retryable: true },
 } as const satisfies Record<string, { status: number; title: string; retryable: boolean }>;
 

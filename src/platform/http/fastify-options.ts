@@ -4,12 +4,14 @@ import { v7 as uuid } from 'uuid';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ServerConfig } from '../config/config.js';
 import { sendProblem } from '../errors/problem.filter.js';
+import { answerClientError } from './client-errors.js';
 import { MAX_BODY_BYTES } from './limits.js';
 
-const REQUEST_TIMEOUT_MS = 60_000;
+/** How often the server looks for requests that take too long to arrive. */
+const LATE_CHECK_MS = 5_000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
-export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
+export const fastifyOptions = ({ TRUST_PROXY, REQUEST_TIMEOUT_MS }: ServerConfig) =>
   ({
     bodyLimit: MAX_BODY_BYTES,
     trustProxy: TRUST_PROXY.length > 0 ? TRUST_PROXY : false,
@@ -20,6 +22,11 @@ export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
     },
     // A request must have arrived by then; its answer may take longer.
     requestTimeout: REQUEST_TIMEOUT_MS,
+    http: {
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: Math.min(LATE_CHECK_MS, REQUEST_TIMEOUT_MS),
+    },
+    clientErrorHandler: answerClientError,
     // A HEAD of an event stream would read the stream to its end for nobody.
     exposeHeadRoutes: false,
     // What Fastify refuses before it has found a route: a path that cannot be decoded.

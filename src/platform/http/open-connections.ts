@@ -8,7 +8,7 @@ import type { Socket } from 'node:net';
  */
 export class OpenConnections {
   private readonly sockets = new Set<Socket>();
-  private readonly answering = new Set<ServerResponse>();
+  private readonly answering = new Map<ServerResponse, IncomingMessage>();
   private isClosed = false;
 
   constructor(server: Server) {
@@ -20,19 +20,18 @@ export class OpenConnections {
       this.sockets.add(socket);
       socket.once('close', () => this.sockets.delete(socket));
     });
-    server.on('request', (_request: IncomingMessage, response: ServerResponse) => {
-      this.answering.add(response);
+    server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+      this.answering.set(response, request);
       response.once('close', () => this.answering.delete(response));
     });
   }
 
-  /** Resolves when every request has its answer, or the time is over. */
+  /** Resolves when every request that has arrived has its answer, or the time is over. */
   async answered(timeoutMs: number): Promise<void> {
     const signal = AbortSignal.timeout(timeoutMs);
-    while (this.answering.size > 0 && !signal.aborted) {
-      const closing = [...this.answering].map((response) => once(response, 'close', { signal }));
-      await Promise.allSettled(closing);
-    }
+    const arrived = () => [...this.answering].filter(([, request]) => request.complete);
+    for (let waiting = arrived(); waiting.length > 0 && !signal.aborted; waiting = arrived())
+      await Promise.allSettled(waiting.map(([response]) => once(response, 'close', { signal })));
   }
 
   /** Destroys them all, and those that still come. */
