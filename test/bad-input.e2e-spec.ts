@@ -1,5 +1,6 @@
 /* eslint jest/expect-expect: ["error", { "assertFunctionNames": ["expect*", "postJson"] }] */
 import { createHmac, generateKeyPairSync, randomUUID, sign } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
 import type { Socket } from 'socket.io-client';
 import { makeApiKey } from '../src/auth/api-key-format.js';
 import { type Problem, ProblemSchema } from '../src/platform/errors/errors.schemas.js';
@@ -318,6 +319,14 @@ describe('a body that is not what it should be is refused over HTTP and over soc
   });
 });
 
+it('an unknown field is not sent back whole', async () => {
+  const { detail, errors } = await postJson(EXECUTE, json({ ['é'.repeat(500_000)]: 1 }), {
+    ...invalid(`/${'é'.repeat(199)}…`, 'unknown_field'),
+  });
+  expect(errors).toHaveLength(1);
+  expect(detail).toBe(`/${'é'.repeat(199)}…: there is no such field`);
+});
+
 it('a body that is 100,000 deep is refused over HTTP and over sockets alike', async () => {
   const body = `{"prompt":"a","x":${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}}`;
   const overHttp = await postJson(EXECUTE, body, invalid('', 'too_deep'));
@@ -354,8 +363,17 @@ describe('a request whose body cannot be read is refused:', () => {
       name: 'UTF-16',
       body: Uint8Array.from(Buffer.from(`\uFEFF${json({})}`, 'utf16le')),
       headers: { 'Content-Type': 'application/json; charset=utf-16' },
-      ...NOT_JSON,
+      status: 415,
+      code: 'media_type_unsupported',
       detail: /UTF-8/,
+    },
+    {
+      name: 'what says that it is compressed',
+      body: Uint8Array.from(gzipSync(json({}))),
+      headers: { ...JSON_TYPE, 'Content-Encoding': 'gzip' },
+      status: 415,
+      code: 'media_type_unsupported',
+      detail: /Content-Encoding/,
     },
     {
       name: 'a byte order mark',
@@ -557,6 +575,12 @@ describe('malformed parameters are refused:', () => {
       name: 'a metadatum twice',
       path: () => `${PROCESSES}?metadata[a]=1&metadata[a]=2`,
       ...invalid('/metadata/a'),
+    },
+    {
+      name: '17 metadata',
+      path: () => `${PROCESSES}?${Array.from({ length: 17 }, (_, n) => `metadata[k${n}]=`).join('&')}`,
+      ...invalid('/metadata'),
+      detail: /16/,
     },
     { name: 'a metadatum without a name', path: () => `${PROCESSES}?metadata=1`, ...invalid('/metadata') },
     {
@@ -960,6 +984,13 @@ describe('a login or an API key that is malformed is refused:', () => {
       path: 'api-keys',
       body: { name: 'a', expiresAt: '0000-01-01T00:00:00Z' },
       ...invalid('/expiresAt'),
+    },
+    {
+      name: 'a key that has expired already',
+      path: 'api-keys',
+      body: { name: 'a', expiresAt: new Date(Date.now() - 1000).toISOString() },
+      ...invalid('/expiresAt'),
+      detail: /future/,
     },
     {
       name: 'an unknown field of a key',

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
 import { PATIENT } from '../platform/prisma/connections.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
+import { MAX_SUMMAND } from '../sessions/usage.schemas.js';
 
 interface Percentiles {
   p50: number | null;
@@ -61,7 +62,7 @@ export class ProcessStatisticsRepository {
           ${percentiles('finished_at - started_at')} AS duration,
           ${tokens('inputTokens')}, ${tokens('outputTokens')},
           ${tokens('cacheReadInputTokens')}, ${tokens('cacheCreationInputTokens')},
-          coalesce(sum(cost_usd), 0)::float8 AS "costUsd"
+          coalesce(sum(least(cost_usd, ${MAX_SUMMAND})), 0)::float8 AS "costUsd"
         FROM processes WHERE ${mine} AND NOT demo AND created_at > now() - ${windowMs} * interval '1 ms'`,
       this.prisma.$queryRaw<{ depth: number; oldestAgeMs: number | null }[]>`
         SELECT count(*)::int AS depth, ${ageMs('min(created_at)')} AS "oldestAgeMs"
@@ -75,7 +76,9 @@ export class ProcessStatisticsRepository {
 const count = (status: string) =>
   Prisma.raw(`count(*) FILTER (WHERE status = '${status}')::int AS ${status}`);
 const tokens = (name: string) =>
-  Prisma.raw(`coalesce(sum((usage->>'${name}')::bigint), 0)::float8 AS "${name}"`);
+  Prisma.raw(
+    `coalesce(sum(least(round((usage->>'${name}')::numeric), ${MAX_SUMMAND})), 0)::float8 AS "${name}"`,
+  );
 const ageMs = (moment: string) => Prisma.raw(`(extract(epoch FROM now() - ${moment}) * 1000)::float8`);
 const percentiles = (interval: string) =>
   Prisma.raw(

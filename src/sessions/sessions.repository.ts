@@ -3,7 +3,7 @@ import { Prisma, type Session as SessionRow } from '../generated/prisma/client.j
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
 import { PATIENT } from '../platform/prisma/connections.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import type { Usage } from './usage.schemas.js';
+import { MAX_SUMMAND, type Usage } from './usage.schemas.js';
 
 export type { SessionRow };
 
@@ -56,12 +56,12 @@ export class SessionsRepository {
   async findFigures(ids: string[]): Promise<Map<string, SessionFigures>> {
     const rows = await this.prisma.$queryRaw<({ id: string } & SessionFigures)[]>`
       SELECT session_id AS id, count(*)::int AS "processCount", bool_or(status IN ('pending', 'running')) AS "isBusy",
-        sum(cost_usd) AS "costUsd",
+        sum(least(cost_usd, ${MAX_SUMMAND})) AS "costUsd",
         CASE WHEN count(usage) > 0 THEN json_build_object(
-          'inputTokens', sum((usage->>'inputTokens')::bigint),
-          'outputTokens', sum((usage->>'outputTokens')::bigint),
-          'cacheReadInputTokens', sum((usage->>'cacheReadInputTokens')::bigint),
-          'cacheCreationInputTokens', sum((usage->>'cacheCreationInputTokens')::bigint)) END AS usage
+          'inputTokens', sum(${tokens('inputTokens')}),
+          'outputTokens', sum(${tokens('outputTokens')}),
+          'cacheReadInputTokens', sum(${tokens('cacheReadInputTokens')}),
+          'cacheCreationInputTokens', sum(${tokens('cacheCreationInputTokens')})) END AS usage
       FROM processes WHERE session_id = ANY(${ids}::uuid[]) GROUP BY session_id`;
     return new Map(rows.map(({ id, ...figures }) => [id, figures]));
   }
@@ -136,6 +136,10 @@ export class SessionsRepository {
     return holdSession(transaction, userId, id);
   }
 }
+
+// The names are constants of this file, never a caller's.
+const tokens = (name: keyof Usage) =>
+  Prisma.raw(`least(round((usage->>'${name}')::numeric), ${MAX_SUMMAND})`);
 
 async function createSession(
   client: Prisma.TransactionClient,

@@ -10,3 +10,6 @@ export const UsageSchema = z
   .meta({ id: 'Usage' });
 
 export type Usage = z.output<typeof UsageSchema>;
+
+/** A run's tokens, or its dollars, are no more than that in any sum: what the CLI has said of itself must not break one. */
+export const MAX_SUMMAND = 1e12;
