@@ -8,7 +8,13 @@ import { isExecutable } from './cli-path.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
 import { type EngineFolders } from './engine-folders.js';
-import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcome } from './engine-event.js';
+import {
+  type Ending,
+  type EngineErrorCode,
+  type EngineEvent,
+  type PartialOutcome,
+  type Usage,
+} from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 import { EventQueue } from './event-queue.js';
 import { engineError } from './failure.js';
@@ -16,7 +22,7 @@ import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
-import { NO_USAGE } from './open-message.js';
+import { higherUsage, NO_USAGE } from './open-message.js';
 import { refusalOf } from './path-containment.js';
 import { permissionCallback } from './permission-question.js';
 import { PromptInput } from './prompt-input.js';
@@ -348,9 +354,10 @@ export class CliRun {
     return { kind: 'failed', error: engineError(code), ...this.parser.partial() };
   }
 
-  private finish(ending: Ending): void {
+  private finish(said: Ending): void {
     this.hasEnded = true;
     this.conversation?.end();
+    const ending = withUsage(said, this.launch?.usage ?? NO_USAGE);
     this.events.push({ type: 'ended', ending });
     this.events.close();
   }
@@ -366,6 +373,14 @@ function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer
   const { text: result, truncated } = cut(whole);
   const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
   return { kind: 'completed', result, truncated, ...figures };
+}
+
+/** What the API has counted is what is to be paid, also where the CLI does not know of it. */
+function withUsage<E extends Ending>(ending: E, counted: Usage): E {
+  const usage = higherUsage(ending.usage ?? NO_USAGE, counted);
+  return ending.usage === null && usage.inputTokens + usage.outputTokens === 0
+    ? ending
+    : { ...ending, usage };
 }
 
 function isOneOf(names: readonly string[], name: string): boolean {

@@ -8,6 +8,8 @@ export type EngineNotice =
   | { kind: 'no_sandbox'; reason: string }
   /** What a launch has asked of the Messages API. */
   | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
+  /** It asked the Messages API for something that no CLI needs, or that nobody knows here. Told once for each launch. */
+  | { kind: 'request_forbidden'; launchId: string; reason: string }
   /** The CLI ended without a result, and nobody had told it to. */
   | {
       kind: 'cli_died';

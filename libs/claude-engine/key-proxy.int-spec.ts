@@ -53,9 +53,9 @@ describe('the key proxy', () => {
     const headers = {
       'x-api-key': proxy.token,
       authorization: `Bearer ${proxy.token}`,
-      'anthropic-beta': 'b',
+      'anthropic-beta': 'effort-2025-11-24',
     };
-    const answer = await ask(proxy, '/v1/messages?beta=true', { headers, body: '{"a":1}' });
+    const answer = await ask(proxy, '/v1/messages?beta=true', { headers, body: '{"model":"a"}' });
     expect([answer.status, answer.headers.get('request-id'), await answer.text()]).toEqual([
       203,
       'r1',
@@ -63,17 +63,21 @@ describe('the key proxy', () => {
     ]);
     expect(seen).toHaveLength(1);
     const [{ request, body }] = seen as [(typeof seen)[0]];
-    expect([request.method, request.url, body]).toEqual(['POST', '/prefix/v1/messages?beta=true', '{"a":1}']);
+    expect([request.method, request.url, body]).toEqual([
+      'POST',
+      '/prefix/v1/messages?beta=true',
+      '{"model":"a"}',
+    ]);
     expect(request.headers).toMatchObject({
       'x-api-key': KEY,
-      'anthropic-beta': 'b',
+      'anthropic-beta': 'effort-2025-11-24',
       host: new URL(api.url).host,
     });
     expect(JSON.stringify(request.headers)).not.toContain(proxy.token);
     expect(proxy.traffic).toEqual({
       requests: 1,
       refused: 0,
-      sentBytes: 7,
+      sentBytes: 13,
       receivedBytes: 6,
       firstByteMs: [expect.any(Number)],
     });
@@ -109,11 +113,147 @@ describe('the key proxy', () => {
     const api = await serve((request, response) => request.resume().on('end', () => response.end('ok')));
     const proxy = await open(api.url, { models: ['claude-a', 'claude-b'] });
     expect((await ask(proxy, undefined, { body: '{"model":"claude-b"}' })).status).toBe(200);
-    for (const body of ['{"model":"claude-c"}', '{}', '{', '[]', '{"model":["claude-a"]}']) {
+    const others = ['{"model":"claude-c"}', '{}', '{"model":["claude-a"]}'];
+    const fallbacks = ['"default"', '[{"model":"claude-c"}]'].map(
+      (models) => `{"model":"claude-a","fallbacks":${models}}`,
+    );
+    for (const body of [...others, ...fallbacks]) {
       const answer = await ask(proxy, undefined, { body });
       expect(answer.status).toBe(404);
       expect(await answer.json()).toMatchObject({ type: 'error', error: { type: 'not_found_error' } });
     }
+    await proxy.close();
+    await api.close();
+  });
+
+  it.each<[string, string]>([
+    [
+      'a server that the API would call',
+      '{"mcp_servers":[{"type":"url","url":"https://x.example","name":"x"}]}',
+    ],
+    ['the same beside one that it might read instead', '{"mcp_servers":[],"mcp_servers":null}'],
+    ['a container', '{"container":"c"}'],
+    ['what nobody knows', '{"webhook":"https://x.example"}'],
+    ['a tool of the API', '{"tools":[{"name":"a"},{"type":"web_fetch_20250910","name":"web_fetch"}]}'],
+    ['code that the API would run', '{"tools":[{"type":"code_execution_20250825","name":"code_execution"}]}'],
+    ['the tools of a server', '{"tools":[{"type":"mcp_toolset","mcp_server_name":"x"}]}'],
+    [
+      'a tool that is added later',
+      '{"messages":[{"role":"system","content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"type":"web_search_20260318","name":"web_search"}}}]}]}',
+    ],
+    [
+      'a picture by its address',
+      '{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://x.example"}}]}]}',
+    ],
+    [
+      'the same in the result of a tool',
+      '{"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"document","source":{"type":"url","url":"https://x.example"}}]}]}]}',
+    ],
+    [
+      'a file that is kept there',
+      '{"messages":[{"role":"user","content":[{"type":"container_upload","file_id":"f"}]}]}',
+    ],
+    ['what is no JSON', '{'],
+    ['a list', '[]'],
+    ['what goes too deep', `{"messages":${'['.repeat(100_000)}${']'.repeat(100_000)}}`],
+  ])('does not pass on %s', async (_, body) => {
+    const api = await serve((_request, response) => response.end());
+    const told: string[] = [];
+    const proxy = await open(api.url, { onForbidden: (reason) => told.push(reason) });
+    for (let times = 0; times < 2; times += 1) {
+      const answer = await ask(proxy, undefined, { body });
+      expect([answer.status, await answer.json()]).toMatchObject([
+        400,
+        { error: { type: 'invalid_request_error' } },
+      ]);
+    }
+    expect(proxy.traffic).toMatchObject({ requests: 2, refused: 2, sentBytes: 0 });
+    expect(told).toHaveLength(1);
+    await proxy.close();
+    await api.close();
+  });
+
+  it('passes on of the headers what a CLI needs, and one meaning of a name that is there twice', async () => {
+    const seen: { headers: http.IncomingHttpHeaders; body: string }[] = [];
+    const api = await serve((request, response) => {
+      let body = '';
+      request.on('data', (chunk: Buffer) => (body += chunk.toString()));
+      request.on('end', () => {
+        seen.push({ headers: request.headers, body });
+        response.end();
+      });
+    });
+    const proxy = await open(api.url);
+    await ask(proxy, undefined, {
+      headers: {
+        'x-api-key': proxy.token,
+        'anthropic-beta':
+          'mcp-client-2025-11-20, claude-code-20250219,effort-2025-11-24,code-execution-2025-08-25',
+        'x-cc-internal-tool-provenance-server-url': 'https://x.example',
+        'anthropic-workspace-id': 'w',
+        'x-app': 'cli',
+      },
+      body: '{"tools":[{"type":"web_fetch_20250910","name":"x"}],"tools":[{"name":"x"}],"model":"m"}',
+    });
+    expect(JSON.parse(seen[0]!.body)).toEqual({ tools: [{ name: 'x' }], model: 'm' });
+    expect(seen[0]!.body).not.toContain('web_fetch');
+    expect(seen[0]!.headers).toMatchObject({
+      'anthropic-beta': 'claude-code-20250219,effort-2025-11-24',
+      'x-app': 'cli',
+    });
+    expect(Object.keys(seen[0]!.headers).filter((name) => /^x-cc|workspace/.test(name))).toEqual([]);
+    await proxy.close();
+    await api.close();
+  });
+
+  it('holds no more of what is sent at once than two of the largest bodies', async () => {
+    const api = await serve((request, response) => request.resume().on('end', () => response.end('ok')));
+    const proxy = await open(api.url);
+    const { port } = new URL(proxy.url);
+    const headers = { 'x-api-key': proxy.token, 'content-length': 31 * 1024 * 1024 };
+    const begun = Array.from({ length: 3 }, () => {
+      const request = http.request({ port, path: '/v1/messages', method: 'POST', headers });
+      request.write(Buffer.alloc(30 * 1024 * 1024, ' '));
+      return request;
+    });
+    const answers = begun.map(async (request) => {
+      const [answer] = (await once(request, 'response')) as [IncomingMessage];
+      answer.resume();
+      return answer.statusCode;
+    });
+    await eventually(() => begun.every(({ writableLength }) => writableLength === 0));
+    for (const request of begun) request.end(Buffer.alloc(1024 * 1024, ' '));
+    expect((await Promise.all(answers)).toSorted()).toEqual([400, 400, 429]);
+    expect((await ask(proxy)).status).toBe(200);
+    await proxy.close();
+    await api.close();
+  });
+
+  it('counts the tokens of what passes, however it comes in pieces', async () => {
+    const start = { type: 'message_start', message: { usage: { input_tokens: 7, output_tokens: 1 } } };
+    const delta = { type: 'message_delta', usage: { output_tokens: 30, cache_read_input_tokens: 5 } };
+    const stream = [start, { type: 'ping', usage: { input_tokens: 1e300, output_tokens: -4 } }, delta]
+      .map((event) => `event: x\ndata: ${JSON.stringify(event)}\n\n`)
+      .join('');
+    const api = await serve((request, response) => {
+      request.resume();
+      if (request.url?.includes('whole')) {
+        response.end(JSON.stringify({ usage: { input_tokens: 100, output_tokens: 200 } }));
+        return;
+      }
+      response.setHeader('content-type', 'text/event-stream; charset=utf-8');
+      const step = (at: number): void => {
+        if (at >= stream.length) response.end();
+        else response.write(stream.slice(at, at + 9), () => step(at + 9));
+      };
+      step(0);
+    });
+    const proxy = await open(api.url);
+    await (await ask(proxy)).text();
+    const once = { inputTokens: 7, outputTokens: 30, cacheReadInputTokens: 5, cacheCreationInputTokens: 0 };
+    expect(proxy.usage).toEqual(once);
+    await (await ask(proxy, '/v1/messages?whole')).text();
+    expect(proxy.usage).toEqual({ ...once, inputTokens: 107, outputTokens: 230 });
     await proxy.close();
     await api.close();
   });

@@ -5,7 +5,10 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { apiRequestHeaders, readApiRequest } from './api-request.js';
+import { type Usage } from './engine-event.js';
 import { type Upstream } from './upstream.js';
+import { UsageMeter } from './usage-meter.js';
 
 export interface KeyProxyOptions {
   upstream: Upstream;
@@ -13,6 +16,8 @@ export interface KeyProxyOptions {
   folder: string | null;
   /** The models that may be asked; any unless told. */
   models?: readonly string[] | undefined;
+  /** Told, once, what the first request asked that was not passed on because of what it asked. */
+  onForbidden?: (reason: string) => void;
 }
 
 /** What went through it. Bytes are those of bodies. */
@@ -34,7 +39,7 @@ const ROUTES: ReadonlySet<string> = new Set([
   'POST /v1/messages',
   'POST /v1/messages/count_tokens',
 ]);
-/** They speak of one connection, or are ours to say. */
+/** Of an answer: they speak of one connection. */
 const NOT_PASSED_ON: ReadonlySet<string> = new Set([
   'connection',
   'keep-alive',
@@ -43,11 +48,10 @@ const NOT_PASSED_ON: ReadonlySet<string> = new Set([
   'te',
   'trailer',
   'upgrade',
-  'authorization',
-  'x-api-key',
-  'host',
 ]);
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
+/** Bodies are held whole until they are on their way. One launch's together may not be more than this. */
+const MAX_HELD_BYTES = 2 * MAX_BODY_BYTES;
 const MAX_TIMES = 100;
 const KEEP_ALIVE_MS = 120_000;
 
@@ -60,6 +64,9 @@ export class KeyProxy {
   readonly traffic: ApiTraffic = { requests: 0, refused: 0, sentBytes: 0, receivedBytes: 0, firstByteMs: [] };
   /** When the API will take requests again, by its last 429. In milliseconds since 1970. */
   private retryAt: number | null = null;
+  private readonly meter = new UsageMeter();
+  private heldBytes = 0;
+  private hasForbidden = false;
   private readonly server: http.Server;
   private folder: FileHandle | null = null;
 
@@ -87,6 +94,11 @@ export class KeyProxy {
   /** How long the API has asked to be left alone, if it has. */
   get retryAfterMs(): number | null {
     return this.retryAt === null ? null : Math.max(0, this.retryAt - Date.now());
+  }
+
+  /** The tokens of all that went through it, whoever asked. */
+  get usage(): Usage {
+    return this.meter.total;
   }
 
   /** The end of its token. Breaks off what is on its way. */
@@ -138,30 +150,70 @@ export class KeyProxy {
 
   private async forward(request: IncomingMessage, response: ServerResponse): Promise<Refusal | null> {
     const began = performance.now();
-    const body = this.options.models ? await wholeBody(request) : request;
-    if (body === null) return [413, 'request_too_large', 'The body exceeds 32 MB.'];
-    if (Buffer.isBuffer(body) && !this.mayAsk(body))
-      return [404, 'not_found_error', 'This server does not offer the model.'];
-    const outgoing = this.options.upstream.request(request.url ?? '/', {
-      method: request.method ?? 'GET',
-      headers: passedOn(request.headers),
-    });
+    const outgoing = await this.passOn(request);
+    if (!(outgoing instanceof http.ClientRequest)) return outgoing;
     response.once('close', () => response.writableFinished || outgoing.destroy());
-    // An API that has answered may take no more of the request; one that cannot be reached, nothing of it.
-    if (Buffer.isBuffer(body)) outgoing.end(this.count(body, 'sentBytes'));
-    else void pipeline(this.counted(body, 'sentBytes'), outgoing).catch(() => undefined);
     const answer = await answerTo(outgoing);
     if (!answer) return [502, 'api_error', 'The Messages API cannot be reached.'];
     this.note(answer, performance.now() - began);
     response.writeHead(answer.statusCode ?? 502, passedOn(answer.headers));
     response.flushHeaders();
-    await pipeline(this.counted(answer, 'receivedBytes'), response);
+    await pipeline(this.counted(answer), response);
     return null;
   }
 
-  private mayAsk(body: Buffer): boolean {
-    if (body.length === 0) return true;
-    return this.options.models?.includes(modelIn(body)) ?? true;
+  /** Reads a request, and begins it anew with the key. */
+  private async passOn(request: IncomingMessage): Promise<http.ClientRequest | Refusal> {
+    let held = 0;
+    const letGo = () => {
+      this.heldBytes -= held;
+      held = 0;
+    };
+    const mayHold = (bytes: number) => {
+      if (this.heldBytes + bytes > MAX_HELD_BYTES) return false;
+      this.heldBytes += bytes;
+      held += bytes;
+      return true;
+    };
+    try {
+      const bytes = await wholeBody(request, { mayHold, letGo });
+      const body = Buffer.isBuffer(bytes) ? this.read(bytes) : bytes;
+      if (body !== null && !Buffer.isBuffer(body)) {
+        letGo();
+        return body;
+      }
+      const outgoing = this.options.upstream.request(request.url ?? '/', {
+        method: request.method ?? 'GET',
+        headers: {
+          ...apiRequestHeaders(request.headers),
+          // Tokens are counted in passing.
+          'accept-encoding': 'identity',
+          ...(body === null ? {} : { 'content-length': body.length }),
+        },
+      });
+      outgoing.once('finish', letGo).once('close', letGo);
+      this.traffic.sentBytes += body?.length ?? 0;
+      outgoing.end(body ?? undefined);
+      return outgoing;
+    } catch (error) {
+      letGo();
+      throw error;
+    }
+  }
+
+  /** What may be passed on of a body; null for none. */
+  private read(bytes: Buffer): Buffer | Refusal | null {
+    if (bytes.length === 0) return null;
+    const asked = readApiRequest(bytes);
+    if (asked.kind === 'refused') {
+      if (!this.hasForbidden) this.options.onForbidden?.(asked.reason);
+      this.hasForbidden = true;
+      return [400, 'invalid_request_error', asked.reason];
+    }
+    const { models } = this.options;
+    return models && !asked.models.every((model) => models.includes(model))
+      ? [404, 'not_found_error', 'This server does not offer the model.']
+      : asked.body;
   }
 
   private note({ statusCode, headers }: IncomingMessage, elapsedMs: number): void {
@@ -169,16 +221,17 @@ export class KeyProxy {
     if (statusCode === 429) this.retryAt = readRetryAfter(headers['retry-after']);
   }
 
-  private async *counted(
-    source: IncomingMessage,
-    into: 'sentBytes' | 'receivedBytes',
-  ): AsyncGenerator<Buffer> {
-    for await (const chunk of source as AsyncIterable<Buffer>) yield this.count(chunk, into);
-  }
-
-  private count(chunk: Buffer, into: 'sentBytes' | 'receivedBytes'): Buffer {
-    this.traffic[into] += chunk.length;
-    return chunk;
+  private async *counted(answer: IncomingMessage): AsyncGenerator<Buffer> {
+    const meter = this.meter.begin(answer.headers);
+    try {
+      for await (const chunk of answer as AsyncIterable<Buffer>) {
+        this.traffic.receivedBytes += chunk.length;
+        meter.see(chunk);
+        yield chunk;
+      }
+    } finally {
+      meter.end();
+    }
   }
 
   private refuse(response: ServerResponse, [status, type, message]: Refusal): void {
@@ -209,24 +262,27 @@ function answerTo(outgoing: http.ClientRequest): Promise<IncomingMessage | null>
   });
 }
 
-/** Null if it is larger than the API takes. */
-async function wholeBody(request: IncomingMessage): Promise<Buffer | null> {
-  const chunks: Buffer[] = [];
+/** To its end, whatever is wrong with it: who is answered while sending may not read the answer. */
+async function wholeBody(
+  request: IncomingMessage,
+  { mayHold, letGo }: { mayHold: (bytes: number) => boolean; letGo: () => void },
+): Promise<Buffer | Refusal> {
+  let chunks: Buffer[] = [];
   let length = 0;
+  let refusal: Refusal | null = null;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length <= MAX_BODY_BYTES) chunks.push(chunk);
+    if (length > MAX_BODY_BYTES) refusal ??= [413, 'request_too_large', 'The body exceeds 32 MB.'];
+    else if (!refusal && !mayHold(chunk.length))
+      refusal = [429, 'rate_limit_error', 'Too much is being sent at once.'];
+    if (refusal) {
+      chunks = [];
+      letGo();
+    } else {
+      chunks.push(chunk);
+    }
   }
-  return length <= MAX_BODY_BYTES ? Buffer.concat(chunks) : null;
-}
-
-function modelIn(body: Buffer): string {
-  try {
-    const { model } = Object(JSON.parse(body.toString())) as { model?: unknown };
-    return typeof model === 'string' ? model : '';
-  } catch {
-    return '';
-  }
+  return refusal ?? Buffer.concat(chunks);
 }
 
 /** Seconds, or a date: RFC 9110, 10.2.3. */

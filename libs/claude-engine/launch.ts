@@ -3,6 +3,7 @@ import { type ChildProcess } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { deferred } from './deferred.js';
 import { type LaunchFolders } from './engine-folders.js';
+import { type Usage } from './engine-event.js';
 import { type EngineNotice } from './engine-notice.js';
 import { KeyProxy } from './key-proxy.js';
 import { killRemains, within } from './launch-end.js';
@@ -64,11 +65,18 @@ export class Launch {
     return this.proxy?.retryAfterMs ?? null;
   }
 
+  /** The tokens that the Messages API says it has used, by whatever asked for them in its place. */
+  get usage(): Usage | null {
+    return this.proxy?.usage ?? null;
+  }
+
   /** Makes the place where the CLI is to stand. @param workspace its real path */
   async prepare(workspace: string): Promise<{ site: LaunchSite; token: string }> {
     const { folders, launcher, upstream, models } = this.options;
     const folder = launcher.usesSocket ? folders.root : null;
-    this.proxy = await KeyProxy.open({ upstream, folder, models });
+    const onForbidden = (reason: string) =>
+      this.options.onNotice({ kind: 'request_forbidden', launchId: this.id, reason });
+    this.proxy = await KeyProxy.open({ upstream, folder, models, onForbidden });
     const site = await launcher.prepare({ folders, workspace, proxy: this.proxy });
     return { site, token: this.proxy.token };
   }
