@@ -10,6 +10,7 @@ import type { ProcessClaimsRepository } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
+import { RunSteering } from './run-steering.js';
 import { RunTranscript } from './run-transcript.js';
 import { makeStorable } from './text-safety.js';
 import { afterDrain, afterEnding, type RunHistory, type Verdict } from './run-verdict.js';
@@ -56,6 +57,9 @@ export class ProcessRunner {
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
     const mayAsk = () => run.log.begin();
     const { ask: askPermission } = new PermissionDesk(run, this.commands, this.config.PERMISSION_TIMEOUT_MS);
+    const told = new RunSteering(run, this.commands);
+    const { steering } = told;
+    if (claimed.attempt > 1) await told.repeat();
     let ending: Ending | null = null;
     for await (const event of this.engine.run(request, {
       signal,
@@ -63,9 +67,12 @@ export class ProcessRunner {
       transcript,
       mayAsk,
       askPermission,
+      steering,
     })) {
+      if (event.type === 'user_message' && told.isTold(event)) continue;
       if (event.type !== 'ended') {
         await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
+        if (event.type === 'user_message') await told.noteRead(event);
         continue;
       }
       ({ ending } = event);

@@ -47,6 +47,11 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  too_many_messages: {
+    status: 429,
+    title: 'The process has not read enough of what it was sent',
+    retryable: true,
+  },
   queue_full: { status: 429, title: 'The queue is full', retryable: true },
   internal: { status: 500, title: 'The server failed', retryable: false },
   unavailable: { status: 503, title: 'The server cannot do this at the moment', retryable: true },
