@@ -9,6 +9,7 @@ import {
   ProcessMessageSchema,
   QueuedNoticeSchema,
   StatusMessageSchema,
+  SteeringMessageSchema,
 } from './claude/claude.schemas.js';
 import { PermissionRequestedEventSchema, ProcessEventSchema } from './processes/process-events.schemas.js';
 
@@ -36,6 +37,16 @@ const RECEIVED: Message[] = [
     event: 'claude:permission:respond',
     schema: PermissionMessageSchema,
     summary: 'Answers what the process has asked for',
+  },
+  {
+    event: 'claude:message',
+    schema: SteeringMessageSchema,
+    summary: 'Says something further to the process',
+  },
+  {
+    event: 'claude:interrupt',
+    schema: ProcessMessageSchema,
+    summary: 'Stops the turn of the process',
   },
 ];
 

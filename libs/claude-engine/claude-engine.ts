@@ -2,6 +2,7 @@ import { type EngineEvent } from './engine-event.js';
 import { type KeptWorkspace } from './engine-folders.js';
 import { type Containment } from './launcher.js';
 import { type AskPermission } from './permission-question.js';
+import { type Steering } from './steering.js';
 import { type Transcript } from './transcript.js';
 
 /** What to do when a tool call would need somebody's approval. There is no way to skip permissions. */
@@ -55,6 +56,8 @@ export interface RunContext {
   mayAsk?: () => Promise<void>;
   /** Answers what a run in the mode `ask` must ask for; without it that is refused. */
   askPermission?: AskPermission | undefined;
+  /** What the run is told while it goes on; it serves one run. Nothing unless told. */
+  steering?: Steering | undefined;
   /** The conversation that the run goes on with, and adds to. Without one it begins a conversation that nobody keeps. */
   transcript?: Transcript;
 }

@@ -26,10 +26,12 @@ import { higherUsage, NO_USAGE } from './open-message.js';
 import { refusalOf } from './path-containment.js';
 import { permissionCallback } from './permission-question.js';
 import { PromptInput } from './prompt-input.js';
+import { interruptedEnding } from './result-ending.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { RunDeadline } from './run-deadline.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { type KeptAnswer } from './standing.js';
+import { Steering } from './steering.js';
 import { StreamParser } from './stream-parser.js';
 import { SUPPORTED_TOOLS } from './supported-tools.js';
 import { type Upstream } from './upstream.js';
@@ -63,6 +65,9 @@ export class CliRun {
   readonly events = new EventQueue<EngineEvent>();
   private readonly parser = new StreamParser();
   private readonly input = new PromptInput();
+  private readonly steering: Steering;
+  /** Its turn is to be stopped as soon as there is one. */
+  private isTurnUnwanted = false;
   private readonly resulted = deferred<Ending>();
   private readonly stopped = deferred<StopCause>();
   private stopCause: StopCause | null = null;
@@ -79,7 +84,9 @@ export class CliRun {
     private readonly request: EngineRequest,
     private readonly context: RunContext,
     private readonly settings: RunSettings,
-  ) {}
+  ) {
+    this.steering = context.steering ?? new Steering();
+  }
 
   get isStarted(): boolean {
     return this.performance !== null;
@@ -143,7 +150,10 @@ export class CliRun {
       );
     }
     const kept = await Conversation.of(this.request, this.context.transcript);
-    if (kept.standing.kind === 'answered') {
+    for (const { id, text } of this.steering.takeKept(kept.entries))
+      this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
+    const isSaidMore = this.steering.hasUnread;
+    if (kept.standing.kind === 'answered' && !isSaidMore && (await this.steering.isOver())) {
       this.finish(endingOfKept(kept.standing));
       return;
     }
@@ -155,10 +165,10 @@ export class CliRun {
     this.launch = launch;
     await kept.writeTo(launchFolders.config);
     const { site, token } = await launch.prepare(workspace);
-    const question = kept.question();
+    const question = kept.question(isSaidMore);
     const mayAsk = this.mayAsk();
     // A CLI that goes on by itself asks as soon as it is up.
-    if (question === null) await Promise.race([mayAsk, this.stopped.promise]);
+    if (kept.standing.kind === 'cut_off') await Promise.race([mayAsk, this.stopped.promise]);
     if (this.stopEarly()) return;
 
     const conversation = query({
@@ -184,6 +194,10 @@ export class CliRun {
         },
         spawnClaudeCodeProcess: (options) => launch.spawn(site, options),
       },
+    });
+    this.steering.attach({
+      send: ({ id: uuid, text }) => this.input.add({ text, uuid }),
+      stopTurn: () => this.stopTurn(conversation),
     });
     try {
       await this.converse(conversation, launch);
@@ -283,10 +297,14 @@ export class CliRun {
     try {
       for await (const line of conversation) {
         this.conversation?.see(line);
+        const read = this.steering.see(line);
+        if (read)
+          this.events.push({ type: 'user_message', messageId: read.id, text: read.text, isKept: false });
         const events = this.parser.parse(line);
+        if (this.isTurnUnwanted) this.stopTurn(conversation);
         this.watchdog?.saw(events);
         for (const event of events) {
-          if (event.type === 'ended') this.seeResult(event.ending);
+          if (event.type === 'ended') await this.seeResult(event.ending);
           // The CLI would go on trying for minutes with a key that was refused.
           else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
             this.stop('refused');
@@ -304,11 +322,29 @@ export class CliRun {
     this.input.close();
   }
 
-  private seeResult(ending: Ending): void {
+  private async seeResult(ending: Ending): Promise<void> {
     if (ending.kind === 'failed' && ending.error.code === 'upstream_rate_limited')
       ending.error.retryAfterMs = this.launch?.retryAfterMs ?? null;
-    this.result ??= ending;
-    this.resulted.resolve(ending);
+    const isWanted = ending.kind === 'cancelled' && this.stopCause === null;
+    this.result = isWanted ? interruptedEnding(ending, this.parser.lastWords) : ending;
+    if (await this.isLast(this.result)) this.resulted.resolve(this.result);
+  }
+
+  /** Whether the result is the last one: nothing that the CLI was told is left to be answered, and nothing more comes. */
+  private async isLast(result: Ending): Promise<boolean> {
+    if (result.kind !== 'completed' || this.stopCause !== null) return true;
+    if (this.steering.hasUnread) return false;
+    // The answer is there: what is left to do does not make it late.
+    const release = this.hold();
+    const isOver = await this.steering.isOver();
+    release();
+    return isOver;
+  }
+
+  /** Stops what the CLI is at, because somebody wants that; it stays, and answers what it is told next. */
+  private stopTurn(conversation: Query): void {
+    this.isTurnUnwanted = !this.parser.hasStarted;
+    if (!this.isTurnUnwanted) conversation.interrupt().catch(() => undefined);
   }
 
   private endingOf(cause: StopCause): Ending {

@@ -34,14 +34,22 @@ export class Conversation {
     return new Conversation(request, transcript, kept, standing);
   }
 
-  /** What the CLI is asked; null where it goes on by itself. */
-  question(): Question | null {
+  /** What the conversation itself holds so far. */
+  get entries(): readonly TranscriptEntry[] {
+    return this.kept?.parts.find(({ subpath }) => subpath === '')?.entries ?? [];
+  }
+
+  /**
+   * What the CLI is asked first; null where it goes on by itself.
+   * @param isSaidMore whether there are further messages of the user, which come after it
+   */
+  question(isSaidMore = false): Question | null {
     const { prompt, promptId } = this.request;
     switch (this.standing.kind) {
       case 'new':
         return { text: prompt, uuid: promptId };
       case 'stopped':
-        return { text: CONTINUATION };
+        return isSaidMore ? null : { text: CONTINUATION };
       default:
         return null;
     }

@@ -120,6 +120,14 @@ export interface ToolResultEvent {
   /** Whether `content` was cut at MAX_TEXT_LENGTH. */
   truncated: boolean;
 }
+/** The CLI has read a further message of the user: what the model says from now on may answer it. */
+export interface UserMessageEvent {
+  type: 'user_message';
+  messageId: string;
+  text: string;
+  /** The conversation held it already when the run began: a run before had read it. */
+  isKept: boolean;
+}
 /** The run's tokens so far, all messages together: the last one counts. */
 export type UsageEvent = { type: 'usage' } & Usage;
 /** The Messages API failed and the CLI tries again. A message that was open is void. */
@@ -148,6 +156,7 @@ export type EngineEvent =
   | MessageEvent
   | ToolUseEvent
   | ToolResultEvent
+  | UserMessageEvent
   | UsageEvent
   | RetryingEvent
   | RawEvent

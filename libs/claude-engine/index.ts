@@ -30,6 +30,7 @@ export {
   type ToolUseEvent,
   type Usage,
   type UsageEvent,
+  type UserMessageEvent,
 } from './engine-event.js';
 export { EngineFolders } from './engine-folders.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
@@ -38,7 +39,8 @@ export { type Containment } from './launcher.js';
 export { type AskPermission, type PermissionAnswer, type PermissionQuestion } from './permission-question.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
 export { type SandboxOptions, SandboxUnavailableError } from './sandbox.js';
-export { type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';
+export { mayBeSpoken, type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';
+export { Steering, type UserMessage } from './steering.js';
 export { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
 export {
   type KeptTranscript,

@@ -20,6 +20,11 @@ export class OpenMessage {
     readonly isStreamed: boolean,
   ) {}
 
+  /** What it has said so far. */
+  get said(): string {
+    return this.text;
+  }
+
   addText(piece: string): EngineEvent {
     const { text } = cut(piece);
     // One past the limit is enough to know that it was passed.

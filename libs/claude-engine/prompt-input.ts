@@ -7,26 +7,39 @@ export interface Question {
   uuid?: string | undefined;
 }
 
-/** What the CLI reads on stdin: one question at most, and then nothing until it is closed. Open, it can still be interrupted. */
+/** What the CLI reads on stdin: one question at most, and then what is added, until it is closed. Open, it can be interrupted. */
 export class PromptInput {
   private isClosed = false;
+  private readonly added: Question[] = [];
   private readonly closed = deferred<undefined>();
+  private wake: () => void = () => undefined;
 
-  /** The end of the input: a CLI that has answered leaves. */
+  /** Waits for its turn after what was added before, and after the first question. */
+  add(question: Question): void {
+    this.added.push(question);
+    this.wake();
+  }
+
+  /** The end of the input: a CLI that has answered leaves. What was added and not read is not read any more. */
   close(): void {
     this.isClosed = true;
     this.closed.resolve(undefined);
   }
 
-  /** @param mayAsk the question waits for it */
+  /** @param mayAsk the question waits for it, as does everything after it */
   async *messages(question: Question | null, mayAsk: Promise<void>): AsyncGenerator<SDKUserMessage> {
     await Promise.race([mayAsk, this.closed.promise]);
-    if (question && !this.isClosed) {
-      const { text, uuid } = question;
-      const message = { role: 'user' as const, content: [{ type: 'text' as const, text }] };
-      const name = uuid === undefined ? {} : { uuid: uuid as NonNullable<SDKUserMessage['uuid']> };
-      yield { type: 'user', message, parent_tool_use_id: null, ...name };
+    if (question) this.added.unshift(question);
+    while (!this.isClosed) {
+      const next = this.added.shift();
+      if (next) yield toMessage(next);
+      else await Promise.race([this.closed.promise, new Promise<void>((resolve) => (this.wake = resolve))]);
     }
-    await this.closed.promise;
   }
+}
+
+function toMessage({ text, uuid }: Question): SDKUserMessage {
+  const message = { role: 'user' as const, content: [{ type: 'text' as const, text }] };
+  const name = uuid === undefined ? {} : { uuid: uuid as NonNullable<SDKUserMessage['uuid']> };
+  return { type: 'user', message, parent_tool_use_id: null, ...name };
 }

@@ -1,6 +1,12 @@
 import { cut } from './bounded-text.js';
 import { type ResultLine } from './cli-line.js';
-import { type Ending, type PartialOutcome, type StopReason, type Usage } from './engine-event.js';
+import {
+  type CompletedEnding,
+  type Ending,
+  type PartialOutcome,
+  type StopReason,
+  type Usage,
+} from './engine-event.js';
 import { failureOf } from './failure.js';
 import { addUsage, NO_USAGE } from './open-message.js';
 
@@ -19,7 +25,10 @@ const STOP_REASONS = new Map<string, StopReason>([
   ['refusal', 'refusal'],
 ]);
 
-/** The ending that a result stands for. Assumes that the CLI served this run alone: its sums are the run's. */
+/**
+ * The ending that a result stands for. Assumes that the CLI served this run alone: its sums are the run's, but for
+ * `numTurns`, which counts since the result before.
+ */
 export function endingOf(line: ResultLine, before: Before): Ending {
   const outcome = {
     usage: usageOf(line) ?? before.partial.usage ?? NO_USAGE,
@@ -48,4 +57,21 @@ export function endingOf(line: ResultLine, before: Before): Ending {
 function usageOf({ modelUsage }: ResultLine): Usage | null {
   const models = Object.values(modelUsage);
   return models.length > 0 ? models.reduce(addUsage, NO_USAGE) : null;
+}
+
+/** The ending of a run whose turn was stopped because somebody wanted just that, with what it had said by then. */
+export function interruptedEnding(ending: Ending, lastWords: string): CompletedEnding {
+  const { usage, costUsd, numTurns, model, permissionDenials } = ending;
+  const { text: result, truncated } = cut(lastWords);
+  return {
+    kind: 'completed',
+    result,
+    truncated,
+    stopReason: 'interrupted',
+    usage: usage ?? NO_USAGE,
+    costUsd: costUsd ?? 0,
+    numTurns: numTurns ?? 0,
+    model,
+    permissionDenials,
+  };
 }

@@ -54,8 +54,34 @@ const EntrySchema = z.object({
   }),
 });
 
+/** What the user has said while a tool ran. */
+const SaidMeanwhileSchema = z.object({
+  type: z.literal('attachment'),
+  timestamp: z.iso.datetime(),
+  attachment: z.object({
+    type: z.literal('queued_command'),
+    source_uuid: z.string(),
+    prompt: z.array(z.looseObject({ type: z.string() })),
+  }),
+});
+
+/** Whether `spokenIn` may find something in an entry. */
+export const mayBeSpoken = (entry: TranscriptEntry): boolean =>
+  entry.type === 'user' || entry.type === 'assistant' || SaidMeanwhileSchema.safeParse(entry).success;
+
 /** What an entry of a transcript says to a reader of the conversation; null for what the CLI notes for itself or the model. */
 export function spokenIn(entry: TranscriptEntry): SpokenMessage | null {
+  const meanwhile = SaidMeanwhileSchema.safeParse(entry).data;
+  if (meanwhile) {
+    const { source_uuid: id, prompt } = meanwhile.attachment;
+    return {
+      id,
+      role: 'user',
+      model: null,
+      createdAt: meanwhile.timestamp,
+      content: prompt.flatMap(asSpoken),
+    };
+  }
   const { uuid, type: role, timestamp, message } = EntrySchema.safeParse(entry).data ?? {};
   if (uuid === undefined || role === undefined || timestamp === undefined || message === undefined)
     return null;

@@ -15,7 +15,13 @@ import {
   toolResults,
   type UserLine,
 } from './cli-line.js';
-import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcome } from './engine-event.js';
+import {
+  type Ending,
+  type EngineErrorCode,
+  type EngineEvent,
+  type PartialOutcome,
+  type PermissionDenial,
+} from './engine-event.js';
 import { codeOfStatus } from './failure.js';
 import { NO_USAGE, OpenMessage } from './open-message.js';
 import { endingOf } from './result-ending.js';
@@ -29,7 +35,7 @@ const QUIET_KINDS: ReadonlySet<string> = new Set([
   'system/session_state_changed',
 ]);
 
-/** Turns the lines of one run of the CLI into events. Knows nothing of processes and deadlines. */
+/** Turns the lines of one run of the CLI into events; it may have several results, and the last one tells all. Knows nothing of processes and deadlines. */
 export class StreamParser {
   /** Whether the CLI has come up: it has said what it is. */
   hasStarted = false;
@@ -43,6 +49,12 @@ export class StreamParser {
   private model: string | null = null;
   private stopReason: string | null = null;
   private errorWord: string | null = null;
+  /** What the last message of this turn has said, be it whole or not. */
+  private said = '';
+  /** What the turn had said last that the last result ended. */
+  private saidLast = '';
+  private turnsBefore = 0;
+  private readonly denials = new Map<string, PermissionDenial>();
   /** A message broke off. What comes next, unless it is the result, is another try. */
   private isBrokenOff = false;
 
@@ -65,6 +77,11 @@ export class StreamParser {
       case 'result':
         return [...this.finishMessage(), { type: 'ended', ending: this.ending(line) }];
     }
+  }
+
+  /** The last words of the turn that the last result ended, also where they were cut off. */
+  get lastWords(): string {
+    return this.saidLast;
   }
 
   /** What the run has used so far, for a run whose result never comes. */
@@ -98,6 +115,7 @@ export class StreamParser {
   private retry(code: EngineErrorCode, retryAt: string | null): EngineEvent {
     this.breakOff();
     this.isBrokenOff = false;
+    this.said = '';
     this.retries += 1;
     return { type: 'retrying', attempt: this.retries, code, retryAt };
   }
@@ -174,6 +192,7 @@ export class StreamParser {
   private finishMessage(): EngineEvent[] {
     if (!this.open) return [];
     const whole = this.open.whole();
+    this.said = this.open.said || this.said;
     this.usage = this.open.usageOnTopOf(this.usage);
     this.open = null;
     return [...whole, { type: 'usage', ...this.usage }];
@@ -183,17 +202,31 @@ export class StreamParser {
   private breakOff(): void {
     if (!this.open) return;
     this.usage = this.open.usageOnTopOf(this.usage);
+    this.said = this.open.said || this.said;
     this.turns -= 1;
     this.open = null;
     this.isBrokenOff = true;
   }
 
   private ending(line: ResultLine): Ending {
-    return endingOf(line, {
+    const { numTurns, permissionDenials, ...ending } = endingOf(line, {
       partial: this.partial(),
       stopReason: this.stopReason,
       errorWord: this.errorWord,
     });
+    this.turnsBefore += numTurns ?? 0;
+    for (const denial of permissionDenials) this.denials.set(denial.toolUseId, denial);
+    this.beginTurn();
+    return { ...ending, numTurns: this.turnsBefore, permissionDenials: [...this.denials.values()] };
+  }
+
+  /** What a turn before it has left behind is not its own. */
+  private beginTurn(): void {
+    this.saidLast = this.said;
+    this.said = '';
+    this.stopReason = null;
+    this.errorWord = null;
+    this.isBrokenOff = false;
   }
 }
 

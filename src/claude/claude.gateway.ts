@@ -15,6 +15,8 @@ import {
   type ProcessMessage,
   ProcessMessageSchema,
   type StatusMessage,
+  type SteeringMessage,
+  SteeringMessageSchema,
   StatusMessageSchema,
 } from './claude.schemas.js';
 import { ClaudeService } from './claude.service.js';
@@ -98,6 +100,28 @@ export class ClaudeGateway {
     @Ack() acknowledge: Acknowledge,
   ): Promise<void> {
     const process = await this.inbox.answerPermission(caller, { processId, permissionId }, answer);
+    acknowledge?.({ ok: true, process });
+  }
+
+  @SubscribeMessage('claude:message')
+  @Requires('claude:execute')
+  async say(
+    @CurrentCaller() caller: Caller,
+    @MessageBody({ schema: SteeringMessageSchema }) { processId, ...message }: SteeringMessage,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    const process = await this.inbox.say(caller, processId, message);
+    acknowledge?.({ ok: true, process });
+  }
+
+  @SubscribeMessage('claude:interrupt')
+  @Requires('claude:execute')
+  async interrupt(
+    @CurrentCaller() caller: Caller,
+    @MessageBody({ schema: ProcessMessageSchema }) { processId }: ProcessMessage,
+    @Ack() acknowledge: Acknowledge,
+  ): Promise<void> {
+    const process = await this.inbox.interrupt(caller, processId);
     acknowledge?.({ ok: true, process });
   }
 }

@@ -2,7 +2,11 @@ import { z } from 'zod';
 import { ProblemSchema } from '../platform/errors/errors.schemas.js';
 import { timestamp } from '../platform/http/common.schemas.js';
 import { IdempotencyKeySchema } from '../processes/idempotency.schemas.js';
-import { permissionAnswerFields, refuseIdleFields } from '../processes/process-inbox.schemas.js';
+import {
+  permissionAnswerFields,
+  refuseIdleFields,
+  steeringMessageFields,
+} from '../processes/process-inbox.schemas.js';
 import { SeqSchema } from '../processes/process-queries.schemas.js';
 import { ExecuteRequestSchema, ProcessErrorSchema, ProcessSchema } from '../processes/processes.schemas.js';
 
@@ -30,6 +34,11 @@ export const PermissionMessageSchema = z
   .superRefine(refuseIdleFields)
   .meta({ id: 'PermissionMessage' });
 export type PermissionMessage = z.output<typeof PermissionMessageSchema>;
+
+export const SteeringMessageSchema = z
+  .strictObject({ processId, ...steeringMessageFields })
+  .meta({ id: 'SteeringMessage' });
+export type SteeringMessage = z.output<typeof SteeringMessageSchema>;
 
 const ended = { processId, seq: z.int(), process: ProcessSchema };
 

@@ -40,6 +40,10 @@ export function toProcessEvent(event: EngineProgress, attempt: number): NewProce
       const { messageId, turn, text } = event;
       return { type: 'message', messageId, turn, text };
     }
+    case 'user_message': {
+      const { messageId, text } = event;
+      return { type: 'user_message', messageId, text };
+    }
     default:
       return event;
   }

@@ -79,7 +79,7 @@ export class ProcessClaimsRepository {
         ), clock AS (
           UPDATE queue_clock SET virtual_time = next.fair_rank FROM next WHERE next.fair_rank > queue_clock.virtual_time
         )
-        UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, has_started = false,
+        UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, has_started = false, inbox_closed = false,
           retry_at = NULL, lease_until = ${leaseEnd(leaseMs)}
         FROM next WHERE processes.id = next.id RETURNING processes.id`;
       return claimed[0]?.id ?? null;

@@ -15,6 +15,14 @@ export interface ProcessCommand {
   permissionId: string | null;
 }
 
+/** A further message of the owner. */
+export interface SentMessage {
+  id: string;
+  text: string;
+  /** A run has read it. */
+  isMarked: boolean;
+}
+
 /**
  * The inboxes of running processes, on the worker's side. Rows first: the message that hints at them may get lost. What lies
  * there is read, delivered and then marked, so it may be delivered twice, but not be lost.
@@ -43,6 +51,32 @@ export class ProcessCommandsRepository {
       WHERE command.id = ANY(${ids}::uuid[]) AND command.process_id = ${run.processId}::uuid
         AND command.handled_at IS NULL
         AND process.id = command.process_id AND process.fence = ${run.fence} AND process.status = 'running'`;
+  }
+
+  /** The messages that a process was sent, those that an earlier run has read included, in order. */
+  async messagesOf({ processId }: Run): Promise<SentMessage[]> {
+    const rows = await this.prisma.processCommand.findMany({
+      where: { processId, kind: 'message' },
+      orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
+      select: { id: true, payload: true, handledAt: true },
+    });
+    return rows.map(({ id, payload, handledAt }) => ({
+      id,
+      text: (payload as { text: string }).text,
+      isMarked: handledAt !== null,
+    }));
+  }
+
+  /**
+   * Lets nobody send any more messages, unless somebody has: the run has read so many, and answered them all.
+   * @returns whether it is so; also where the run is no longer the caller's
+   */
+  async close({ processId, fence }: Run, messageCount: number): Promise<boolean> {
+    const rows = await this.prisma.$queryRaw<{ isClosed: boolean }[]>`
+      UPDATE processes SET inbox_closed = (message_count <= ${messageCount})
+      WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
+      RETURNING inbox_closed AS "isClosed"`;
+    return rows[0]?.isClosed ?? true;
   }
 
   /**

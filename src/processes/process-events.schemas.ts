@@ -27,6 +27,10 @@ export const ProcessEventSchema = z
     event('text', 'TextEvent', delta),
     event('thinking', 'ThinkingEvent', delta),
     event('message', 'MessageEvent', { messageId: z.string(), turn: z.int(), text: z.string() }),
+    event('user_message', 'UserMessageEvent', {
+      messageId: z.uuid(),
+      text: z.string().meta({ description: 'A further message, which the model has from here on' }),
+    }),
     event('tool_use', 'ToolUseEvent', { toolUseId: z.string(), name: z.string(), input: z.unknown() }),
     event('tool_result', 'ToolResultEvent', {
       toolUseId: z.string(),

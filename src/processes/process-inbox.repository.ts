@@ -10,11 +10,14 @@ interface LockedProcess {
   id: string;
   status: ProcessStatus;
   isCancelRequested: boolean;
+  isInboxClosed: boolean;
 }
 
 export interface NotRunning {
   kind: 'unknown_process' | 'not_started' | 'ended' | 'being_cancelled';
 }
+
+export type MessageTaken = { kind: 'taken' } | { kind: 'full' } | NotRunning;
 
 export type AnswerTaken =
   | { kind: 'taken' | 'taken_before' }
@@ -53,6 +56,52 @@ export class ProcessInboxRepository {
       return { kind: 'taken' };
     });
   }
+
+  /** Adds a message to those that the run has not read yet, as far as there may be so many. */
+  async say(
+    { userId, processId }: { userId: string; processId: string },
+    text: string,
+    limits: { maxMessages: number; maxBytes: number },
+  ): Promise<MessageTaken> {
+    return this.prisma.$transaction(async (transaction) => {
+      const locked = await lock(transaction, userId, processId);
+      const refusal = whyNotSteered(locked);
+      if (refusal) return refusal;
+      const [waiting] = await transaction.$queryRaw<{ messages: number; bytes: number }[]>`
+        SELECT count(*)::int AS messages, coalesce(sum(octet_length(payload->>'text')), 0)::int AS bytes
+        FROM process_commands
+        WHERE process_id = ${processId}::uuid AND kind = 'message' AND handled_at IS NULL`;
+      const { messages = 0, bytes = 0 } = waiting ?? {};
+      if (messages >= limits.maxMessages || bytes + Buffer.byteLength(text) > limits.maxBytes)
+        return { kind: 'full' };
+      await transaction.process.update({
+        where: { id: processId },
+        data: { messageCount: { increment: 1 } },
+      });
+      const data = { id: uuid(), processId, kind: 'message', payload: { text }, userId };
+      await transaction.processCommand.create({ data });
+      return { kind: 'taken' };
+    });
+  }
+
+  /** Wants the turn to be stopped; a wish that is not fulfilled yet is not made twice. */
+  async interrupt({
+    userId,
+    processId,
+  }: {
+    userId: string;
+    processId: string;
+  }): Promise<{ kind: 'taken' } | NotRunning> {
+    return this.prisma.$transaction(async (transaction) => {
+      const locked = await lock(transaction, userId, processId);
+      const refusal = whyNotSteered(locked);
+      if (refusal) return refusal;
+      const wish = { processId, kind: 'interrupt' };
+      const waiting = await transaction.processCommand.count({ where: { ...wish, handledAt: null } });
+      if (waiting === 0) await transaction.processCommand.create({ data: { id: uuid(), ...wish, userId } });
+      return { kind: 'taken' };
+    });
+  }
 }
 
 async function lock(
@@ -61,7 +110,8 @@ async function lock(
   processId: string,
 ): Promise<LockedProcess | null> {
   const [locked] = await transaction.$queryRaw<LockedProcess[]>`
-    SELECT id, status::text, cancel_requested_at IS NOT NULL AS "isCancelRequested"
+    SELECT id, status::text, cancel_requested_at IS NOT NULL AS "isCancelRequested",
+      inbox_closed AS "isInboxClosed"
     FROM processes WHERE id = ${processId}::uuid AND user_id = ${userId}::uuid FOR UPDATE`;
   return locked ?? null;
 }
@@ -70,6 +120,11 @@ function whyNotRunning({ status, isCancelRequested }: LockedProcess): NotRunning
   if (status === 'pending') return { kind: 'not_started' };
   if (status !== 'running') return { kind: 'ended' };
   return isCancelRequested ? { kind: 'being_cancelled' } : null;
+}
+
+function whyNotSteered(locked: LockedProcess | null): NotRunning | null {
+  if (!locked) return { kind: 'unknown_process' };
+  return whyNotRunning(locked) ?? (locked.isInboxClosed ? { kind: 'ended' } : null);
 }
 
 const reasonOf = (payload: Prisma.JsonValue) =>

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { text } from './processes.schemas.js';
+import { promptText, text } from './processes.schemas.js';
 import { isStorable } from './text-safety.js';
 
 const KIB = 1024;
@@ -48,6 +48,15 @@ export interface PermissionAnswerRequest {
   message?: string | undefined;
   updatedInput?: Record<string, unknown> | undefined;
 }
+
+export const steeringMessageFields = {
+  text: promptText.meta({ description: '1 character to 1 MiB. It reaches the model as it was sent' }),
+};
+
+export const SteeringMessageRequestSchema = z
+  .strictObject(steeringMessageFields)
+  .meta({ id: 'SteeringMessageRequest' });
+export type SteeringMessageRequest = z.output<typeof SteeringMessageRequestSchema>;
 
 export const PermissionParametersSchema = z.strictObject({ id: z.uuid(), permissionId: z.uuid() });
 export type PermissionParameters = z.output<typeof PermissionParametersSchema>;

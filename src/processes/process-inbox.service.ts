@@ -3,11 +3,17 @@ import type { Caller } from '../platform/access/caller.js';
 import { AppError } from '../platform/errors/app-error.js';
 import { ProcessChannel } from './process-channel.js';
 import { type NotRunning, ProcessInboxRepository } from './process-inbox.repository.js';
-import type { PermissionAnswerRequest } from './process-inbox.schemas.js';
+import type { PermissionAnswerRequest, SteeringMessageRequest } from './process-inbox.schemas.js';
 import type { Process } from './processes.schemas.js';
 import { ProcessesService } from './processes.service.js';
 
-/** What the owner of a running process tells it: answers to its questions. Nobody else does, not even an administrator. */
+const MIB = 1024 * 1024;
+/** What a run may have to read still. */
+const LIMITS = { maxMessages: 16, maxBytes: 4 * MIB };
+/** When some of it may have been read. */
+const RETRY_AFTER_MS = 5_000;
+
+/** What the owner of a running process tells it: answers to its questions, further messages, to stop. Nobody else does, not even an administrator. */
 @Injectable()
 export class ProcessInboxService {
   constructor(
@@ -44,6 +50,32 @@ export class ProcessInboxService {
       default:
         throw notRunning(processId, taken);
     }
+  }
+
+  /** @throws AppError `process_not_found`, `process_not_started`, `process_ended`, `too_many_messages` */
+  async say(caller: Caller, processId: string, { text }: SteeringMessageRequest): Promise<Process> {
+    const taken = await this.inbox.say({ userId: caller.userId, processId }, text, LIMITS);
+    if (taken.kind === 'full') {
+      const detail = `It has ${LIMITS.maxMessages} messages, or ${LIMITS.maxBytes} bytes of them, still to read.`;
+      throw new AppError('too_many_messages', detail, { retryAfterMs: RETRY_AFTER_MS });
+    }
+    return this.told(caller, processId, taken);
+  }
+
+  /** @throws AppError `process_not_found`, `process_not_started`, `process_ended` */
+  async interrupt(caller: Caller, processId: string): Promise<Process> {
+    const taken = await this.inbox.interrupt({ userId: caller.userId, processId });
+    return this.told(caller, processId, taken);
+  }
+
+  private async told(
+    caller: Caller,
+    processId: string,
+    taken: { kind: 'taken' } | NotRunning,
+  ): Promise<Process> {
+    if (taken.kind !== 'taken') throw notRunning(processId, taken);
+    this.channel.publishCommand(processId);
+    return this.processes.find(caller, processId);
   }
 }
 

@@ -16,6 +16,7 @@ import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
 import type { FilesChanged } from './processes.schemas.js';
+import { RunSteering } from './run-steering.js';
 import { RunTranscript } from './run-transcript.js';
 import { type RunWorkspace, RunWorkspaces } from './run-workspaces.js';
 import { makeStorable } from './text-safety.js';
@@ -70,18 +71,23 @@ export class ProcessRunner {
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
     const mayAsk = () => workspace.begin().then(() => run.log.begin());
     const { ask: askPermission } = new PermissionDesk(run, this.commands, this.config.PERMISSION_TIMEOUT_MS);
+    const told = new RunSteering(run, this.commands);
+    const { steering } = told;
+    if (claimed.attempt > 1) await told.repeat();
     const judged = async (ending: Ending) => verdictOn(ending, await workspace.changes());
     const seen: { ending: Ending | null } = { ending: null };
     const take = async (event: EngineEvent) => {
+      if (event.type === 'user_message' && told.isTold(event)) return;
       if (event.type !== 'ended') {
         await run.log.append(toProcessEvent(event, claimed.attempt), factsOf(event, this.config.demo));
+        if (event.type === 'user_message') await told.noteRead(event);
         return;
       }
       const { ending } = event;
       seen.ending = ending;
       if (!mayRunAgain(claimed, ending)) await this.conclude(run, await judged(ending));
     };
-    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk, askPermission };
+    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk, askPermission, steering };
     await readToItsEnd(this.engine.run(request, context), take, () =>
       run.controller.abort(new RunAbort('fenced')),
     );

@@ -21,6 +21,9 @@ export const text = (maxBytes: number) =>
       refuse('too_big', `must not have more than ${maxBytes} bytes`);
   });
 
+/** What the user says to the model. */
+export const promptText = text(MIB).refine((value) => value.trim() !== '', 'must hold more than white space');
+
 const toolNames = z
   .array(z.string().regex(/^[A-Za-z][\w-]{0,63}$/, 'must be the plain name of a tool'))
   .max(64)
@@ -66,11 +69,9 @@ const DEFAULT_PRIORITY = 5;
 
 export const ExecuteRequestSchema = z
   .strictObject({
-    prompt: text(MIB)
-      .refine((value) => value.trim() !== '', 'must hold more than white space')
-      .meta({
-        description: 'What Claude is asked; 1 character to 1 MiB. It reaches the model as it was sent',
-      }),
+    prompt: promptText.meta({
+      description: 'What Claude is asked; 1 character to 1 MiB. It reaches the model as it was sent',
+    }),
     model: z
       .string()
       .regex(/^[A-Za-z0-9][\w.:@/-]{0,127}$/, 'must be the name of a model')

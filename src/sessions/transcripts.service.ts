@@ -1,6 +1,7 @@
 import { Injectable, Logger } from '@nestjs/common';
 import {
   type KeptTranscript,
+  mayBeSpoken,
   spokenIn,
   type TranscriptEntry,
   type TranscriptPart,
@@ -44,7 +45,7 @@ export class TranscriptsService {
       subpath,
       entries: entries.map((entry) => ({
         uuid: entry.uuid ?? null,
-        spoken: entry.type === 'user' || entry.type === 'assistant',
+        spoken: mayBeSpoken(entry),
         json: JSON.stringify(entry),
       })),
     });

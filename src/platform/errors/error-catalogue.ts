@@ -55,6 +55,11 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  too_many_messages: {
+    status: 429,
+    title: 'The process has not read enough of what it was sent',
+    retryable: true,
+  },
   headers_too_large: { status: 431, title: 'The headers are too large', retryable: false },
   queue_full: { status: 429, title: 'The queue is full', retryable: true },
   internal: { status: 500, title: 'The server failed', retryable: false },

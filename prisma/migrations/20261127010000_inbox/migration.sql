@@ -1,4 +1,8 @@
 -- AlterTable
+ALTER TABLE "processes" ADD COLUMN     "inbox_closed" BOOLEAN NOT NULL DEFAULT false,
+ADD COLUMN     "message_count" INTEGER NOT NULL DEFAULT 0;
+
+-- AlterTable
 ALTER TABLE "process_commands" ALTER COLUMN "user_id" DROP NOT NULL;
 
 -- CreateIndex
