@@ -6,7 +6,7 @@ import type { ServerConfig } from '../config/config.js';
 import { sendProblem } from '../errors/problem.filter.js';
 import { MAX_BODY_BYTES } from './limits.js';
 
-const REQUEST_TIMEOUT_MS = 60_000;
+const REQUEST_TIMEOUT_MS = 60 * 60_000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
@@ -18,7 +18,8 @@ export const fastifyOptions = ({ TRUST_PROXY }: ServerConfig) =>
       const given = headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : uuid();
     },
-    // A request must have arrived by then; its answer may take longer.
+    // A file must have arrived by then, and its answer may take longer. Headers and other bodies have a minute each: Node's own
+    // default, and readStreamedBodies.
     requestTimeout: REQUEST_TIMEOUT_MS,
     // A HEAD of an event stream would read the stream to its end for nobody.
     exposeHeadRoutes: false,

@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import { RouteConfig } from '@nestjs/platform-fastify';
@@ -5,7 +6,11 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../errors/app-error.js';
 import { LATE, orLate } from '../timing/or-late.js';
 
+/** How long a streamed body may pause, and how long all of another may take. */
 const IDLE_MS = 60_000;
+const BODY_MS = 60_000;
+/** As Node itself says it. */
+const TIMED_OUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
 const BYTES = 'application/octet-stream';
 
 /** The route takes its body as it comes, whatever its type says that it is; see `StreamedBody`. */
@@ -27,10 +32,11 @@ export const StreamedBody = createParamDecorator((_: unknown, context: Execution
   };
 });
 
-/** To be called after the parser of JSON was added. */
-export function readStreamedBodies(fastify: FastifyInstance): void {
+/** To be called after the parser of JSON was added. A streamed body may take long; that others do not is seen to here. */
+export function readStreamedBodies(fastify: FastifyInstance, bodyMs = BODY_MS): void {
   fastify.addHook('onRequest', (request, _reply, done) => {
     if (isStreamed(request)) request.raw.headers['content-type'] = BYTES;
+    else endWhenLate(request.raw, bodyMs);
     done();
   });
   fastify.addContentTypeParser(BYTES, (request, payload, done) => {
@@ -41,6 +47,15 @@ export function readStreamedBodies(fastify: FastifyInstance): void {
 
 const isStreamed = ({ routeOptions }: FastifyRequest) =>
   (routeOptions.config as { takesStreamedBody?: boolean }).takesStreamedBody === true;
+
+function endWhenLate(request: IncomingMessage, bodyMs: number): void {
+  const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
+  if (length === '0' && encoding === undefined) return;
+  const timer = setTimeout(() => {
+    if (!request.complete) request.socket.end(TIMED_OUT, () => request.socket.destroy());
+  }, bodyMs);
+  request.once('close', () => clearTimeout(timer));
+}
 
 // eslint-disable-next-line @typescript-eslint/no-empty-function -- there is nothing in it
 async function* nothing(): AsyncGenerator<Buffer, void> {}
