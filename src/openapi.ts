@@ -3,6 +3,7 @@ import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swag
 import { z } from 'zod';
 import { toComponents } from './api-schemas.js';
 import { ProblemSchema } from './platform/errors/errors.schemas.js';
+import { REST_OF_PATH } from './platform/http/named-wildcards.js';
 
 const DESCRIPTION =
   'The real Claude CLI as a service: submit a prompt, follow its events, cancel it, find it again. ' +
@@ -34,9 +35,16 @@ export function buildOpenApi(app: INestApplication): OpenAPIObject {
   const schemas = { ...document.components?.schemas, ...toComponents(ProblemSchema, 'output').components };
   return {
     ...document,
+    paths: withNamedWildcards(document.paths),
     components: { ...document.components, schemas },
   };
 }
+
+/** A path of OpenAPI has names in braces for what a route has a `*` for. */
+const withNamedWildcards = (paths: OpenAPIObject['paths']): OpenAPIObject['paths'] =>
+  Object.fromEntries(
+    Object.entries(paths).map(([path, item]) => [path.replace(/\*$/, `{${REST_OF_PATH}}`), item]),
+  );
 
 /** The document at /openapi.json and Swagger UI at /docs, built when they are first asked for. */
 export function serveOpenApi(app: INestApplication): void {

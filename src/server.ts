@@ -11,6 +11,7 @@ import type { ServerConfig } from './platform/config/config.js';
 import { Lifecycle } from './platform/health/lifecycle.js';
 import { fastifyOptions, helmetOptions } from './platform/http/fastify-options.js';
 import { readJsonBodies } from './platform/http/json-bodies.js';
+import { nameWildcards } from './platform/http/named-wildcards.js';
 import { OpenConnections } from './platform/http/open-connections.js';
 import { refuseOtherMethods } from './platform/http/other-methods.js';
 import { readStreamedBodies } from './platform/http/streamed-bodies.js';
@@ -50,7 +51,8 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
   try {
     const fastify = app.getHttpAdapter().getInstance();
     readJsonBodies(fastify);
-    readStreamedBodies(fastify);
+    readStreamedBodies(fastify, config.REQUEST_TIMEOUT_MS);
+    nameWildcards(fastify);
     const afterRoutes = refuseOtherMethods(fastify);
     await app.register(helmet, helmetOptions);
     const sockets = new SocketAdapter(app, socketAccess(app));

@@ -50,6 +50,12 @@ async function ended(): Promise<Process> {
 
 const session = async () => (await owner.request<{ id: string }>('POST', SESSIONS, { title: 'Mine' })).body;
 
+async function sessionWithFile() {
+  const made = await session();
+  await owner.fetch(`${SESSIONS}/${made.id}/files/a/file`, { method: 'PUT', body: 'x' });
+  return made;
+}
+
 /** What a problem says of an id, with the id and the place taken out. */
 const withoutId = ({ instance: _instance, requestId: _requestId, ...problem }: Problem, id: string) =>
   JSON.parse(JSON.stringify(problem).replaceAll(id, 'ID')) as unknown;
@@ -126,6 +132,24 @@ describe('every operation of the OpenAPI document', () => {
       answers: { owner: 204, other: 404, administrator: 204 },
     },
     listSessionMessages: { scope: 'claude:read', makeId: idOf(session), answers: OWNERS_AND_ADMINISTRATORS },
+    listFiles: { scope: 'claude:read', makeId: idOf(session), answers: OWNERS_AND_ADMINISTRATORS },
+    downloadFile: {
+      scope: 'claude:read',
+      makeId: idOf(sessionWithFile),
+      answers: OWNERS_AND_ADMINISTRATORS,
+    },
+    uploadFile: {
+      scope: 'claude:execute',
+      body: {},
+      makeId: idOf(session),
+      answers: { owner: 201, other: 404, administrator: 201 },
+    },
+    deleteFile: {
+      scope: 'claude:execute',
+      makeId: idOf(sessionWithFile),
+      answers: { owner: 204, other: 404, administrator: 204 },
+    },
+    downloadArchive: { scope: 'claude:read', makeId: idOf(session), answers: OWNERS_AND_ADMINISTRATORS },
     forkSession: {
       scope: 'claude:execute',
       body: {},
@@ -161,7 +185,11 @@ describe('every operation of the OpenAPI document', () => {
   async function call(operationId: string, client: ApiClient, id: string) {
     const { method, path } = operations.get(operationId)!;
     const { body } = ACCESS[operationId]!;
-    return client.fetch(path.replace('{id}', id).replace('{permissionId}', PERMISSION_ID), {
+    const where = path
+      .replace('{id}', id)
+      .replace('{permissionId}', PERMISSION_ID)
+      .replace('{path}', 'a/file');
+    return client.fetch(where, {
       method,
       ...(body && { body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } }),
     });

@@ -23,7 +23,7 @@ const BLOCK_BYTES = 4096;
  * empty files are not nothing. What has several names counts once. A folder that lies too deep to be looked into counts as more
  * than any workspace may hold.
  */
-export class UsageMeter {
+class UsageMeter {
   private total = 0;
   private readonly counted = new Set<bigint>();
 

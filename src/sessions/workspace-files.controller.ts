@@ -50,7 +50,7 @@ export class WorkspaceFilesController {
     return this.files.list(caller, id, query);
   }
 
-  @Get('files/*path')
+  @Get('files/*')
   @Operation({
     id: 'downloadFile',
     summary: 'The file, as it is',
@@ -79,7 +79,7 @@ export class WorkspaceFilesController {
     return content();
   }
 
-  @Put('files/*path')
+  @Put('files/*')
   @Requires('claude:execute')
   @TakesStreamedBody()
   @ApiConsumes(BYTES)
@@ -103,7 +103,7 @@ export class WorkspaceFilesController {
     void reply.status(written === 'added' ? 201 : 204);
   }
 
-  @Delete('files/*path')
+  @Delete('files/*')
   @Requires('claude:execute')
   @Operation({
     id: 'deleteFile',

@@ -37,6 +37,8 @@ describe('readConfig', () => {
     ['WORKER_CONCURRENCY', '0'],
     ['SHUTDOWN_GRACE_MS', ''.padEnd(12, '9')],
     ['CLAUDE_API_MAX_RETRIES', '-1'],
+    ['WORKSPACE_QUOTA_MB', '0'],
+    ['WORKSPACE_MAX_FILE_MB', 'large'],
     ['QUEUE_MAX_PENDING', '0'],
     ['QUEUE_MAX_PENDING_PER_USER', 'many'],
     ['EVENT_RETENTION_DAYS', '-1'],

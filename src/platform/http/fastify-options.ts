@@ -9,6 +9,7 @@ import { MAX_BODY_BYTES } from './limits.js';
 
 /** How often the server looks for requests that take too long to arrive. */
 const LATE_CHECK_MS = 5_000;
+const LONGEST_UPLOAD_MS = 60 * 60_000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 export const fastifyOptions = ({ TRUST_PROXY, REQUEST_TIMEOUT_MS }: ServerConfig) =>
@@ -20,8 +21,8 @@ export const fastifyOptions = ({ TRUST_PROXY, REQUEST_TIMEOUT_MS }: ServerConfig
       const given = headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : uuid();
     },
-    // A request must have arrived by then; its answer may take longer.
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    // A file must have arrived by then, and its answer may take longer. For other bodies see readStreamedBodies.
+    requestTimeout: Math.max(LONGEST_UPLOAD_MS, REQUEST_TIMEOUT_MS),
     http: {
       headersTimeout: REQUEST_TIMEOUT_MS,
       connectionsCheckingInterval: Math.min(LATE_CHECK_MS, REQUEST_TIMEOUT_MS),

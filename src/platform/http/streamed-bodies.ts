@@ -1,10 +1,13 @@
+import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import { RouteConfig } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../errors/app-error.js';
+import { answerClientError } from './client-errors.js';
 import { LATE, orLate } from '../timing/or-late.js';
 
+/** How long a streamed body may pause. */
 const IDLE_MS = 60_000;
 const BYTES = 'application/octet-stream';
 
@@ -27,10 +30,14 @@ export const StreamedBody = createParamDecorator((_: unknown, context: Execution
   };
 });
 
-/** To be called after the parser of JSON was added. */
-export function readStreamedBodies(fastify: FastifyInstance): void {
+/**
+ * To be called after the parser of JSON was added. A streamed body may take long; that others do not is seen to here.
+ * @param bodyMs how long all of a body may take that is not streamed
+ */
+export function readStreamedBodies(fastify: FastifyInstance, bodyMs: number): void {
   fastify.addHook('onRequest', (request, _reply, done) => {
     if (isStreamed(request)) request.raw.headers['content-type'] = BYTES;
+    else endWhenLate(request.raw, bodyMs);
     done();
   });
   fastify.addContentTypeParser(BYTES, (request, payload, done) => {
@@ -41,6 +48,20 @@ export function readStreamedBodies(fastify: FastifyInstance): void {
 
 const isStreamed = ({ routeOptions }: FastifyRequest) =>
   (routeOptions.config as { takesStreamedBody?: boolean }).takesStreamedBody === true;
+
+/** As Node itself says it of a whole request. */
+class LateBody extends Error {
+  readonly code = 'ERR_HTTP_REQUEST_TIMEOUT';
+}
+
+function endWhenLate(request: IncomingMessage, bodyMs: number): void {
+  const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
+  if (length === '0' && encoding === undefined) return;
+  const timer = setTimeout(() => {
+    if (!request.complete) answerClientError(new LateBody(), request.socket);
+  }, bodyMs);
+  request.once('close', () => clearTimeout(timer));
+}
 
 // eslint-disable-next-line @typescript-eslint/no-empty-function -- there is nothing in it
 async function* nothing(): AsyncGenerator<Buffer, void> {}
