@@ -176,11 +176,10 @@ describe('the end of a server', () => {
     const socket = await RecordedSocket.connect(client);
     const told = await socket.askFor('claude:execute', request);
     const waiting = client.execute(request);
-    const others = `/api/v1/claude/processes?status=pending&limit=100`;
-    const isThere = async () =>
-      (await runner.client.request<{ items: Process[] }>('GET', others)).body.items.filter(
-        ({ prompt }) => prompt === request.prompt,
-      ).length === 2;
+    const isThere = async () => {
+      const made = await runner.stores.query('SELECT 1 FROM processes WHERE prompt = $1', [request.prompt]);
+      return made.length === 2;
+    };
     while (!(await isThere()));
     await ending.close();
     const { status, body } = await waiting;
