@@ -131,4 +131,21 @@ describe('SessionsRepository', () => {
     });
     expect(figures.has(unused)).toBe(false);
   });
+
+  it('adds up whatever a CLI has said of itself', async () => {
+    const id = await make();
+    for (let count = 0; count < 2; count += 1) await side.submit({ session: { kind: 'continued', id } });
+    await side.stores.query(`
+      UPDATE processes SET cost_usd = 1.7e308,
+        usage = '{"inputTokens":1.5,"outputTokens":1e300,"cacheReadInputTokens":3,"cacheCreationInputTokens":4}'`);
+    expect((await sessions.findFigures([id])).get(id)).toMatchObject({
+      costUsd: 2e12,
+      usage: {
+        inputTokens: 4,
+        outputTokens: 2e12,
+        cacheReadInputTokens: 6,
+        cacheCreationInputTokens: 8,
+      },
+    });
+  });
 });

@@ -1,8 +1,8 @@
 import { Injectable } from '@nestjs/common';
-import type { Prisma, Session as SessionRow } from '../generated/prisma/client.js';
+import { Prisma, type Session as SessionRow } from '../generated/prisma/client.js';
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import type { Usage } from './usage.schemas.js';
+import { COUNTED_COST, countedTokens, type Usage } from './usage.schemas.js';
 
 export type { SessionRow };
 
@@ -55,12 +55,12 @@ export class SessionsRepository {
   async findFigures(ids: string[]): Promise<Map<string, SessionFigures>> {
     const rows = await this.prisma.$queryRaw<({ id: string } & SessionFigures)[]>`
       SELECT session_id AS id, count(*)::int AS "processCount", bool_or(status IN ('pending', 'running')) AS "isBusy",
-        sum(cost_usd) AS "costUsd",
+        sum(${Prisma.raw(COUNTED_COST)}) AS "costUsd",
         CASE WHEN count(usage) > 0 THEN json_build_object(
-          'inputTokens', sum((usage->>'inputTokens')::bigint),
-          'outputTokens', sum((usage->>'outputTokens')::bigint),
-          'cacheReadInputTokens', sum((usage->>'cacheReadInputTokens')::bigint),
-          'cacheCreationInputTokens', sum((usage->>'cacheCreationInputTokens')::bigint)) END AS usage
+          'inputTokens', sum(${tokens('inputTokens')}),
+          'outputTokens', sum(${tokens('outputTokens')}),
+          'cacheReadInputTokens', sum(${tokens('cacheReadInputTokens')}),
+          'cacheCreationInputTokens', sum(${tokens('cacheCreationInputTokens')})) END AS usage
       FROM processes WHERE session_id = ANY(${ids}::uuid[]) GROUP BY session_id`;
     return new Map(rows.map(({ id, ...figures }) => [id, figures]));
   }
@@ -129,6 +129,9 @@ export class SessionsRepository {
     return holdSession(transaction, userId, id);
   }
 }
+
+// The names are constants of this file, never a caller's.
+const tokens = (name: keyof Usage) => Prisma.raw(countedTokens(name));
 
 async function createSession(
   client: Prisma.TransactionClient,
