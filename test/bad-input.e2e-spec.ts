@@ -319,6 +319,14 @@ describe('a body that is not what it should be is refused over HTTP and over soc
   });
 });
 
+it('an unknown field is not sent back whole', async () => {
+  const { detail, errors } = await postJson(EXECUTE, json({ ['é'.repeat(500_000)]: 1 }), {
+    ...invalid(`/${'é'.repeat(199)}…`, 'unknown_field'),
+  });
+  expect(errors).toHaveLength(1);
+  expect(detail).toBe(`/${'é'.repeat(199)}…: there is no such field`);
+});
+
 it('a body that is 100,000 deep is refused over HTTP and over sockets alike', async () => {
   const body = `{"prompt":"a","x":${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}}`;
   const overHttp = await postJson(EXECUTE, body, invalid('', 'too_deep'));

@@ -6,6 +6,8 @@ import type { ErrorIssue } from './errors.schemas.js';
 const MAX_ISSUES = 20;
 const MAX_DEPTH = 64;
 const MAX_VALUES = 10_000;
+/** What the caller sent, a name for instance, is not sent back whole. */
+const MAX_TEXT = 200;
 
 /** Checks bodies, parameters, queries and socket messages against the zod schema that the handler names. */
 @Injectable()
@@ -55,7 +57,11 @@ function toValidationError(issues: readonly z.core.$ZodIssue[], schema: unknown)
 }
 
 function validationError(issues: ErrorIssue[]): AppError {
-  const errors = issues.slice(0, MAX_ISSUES);
+  const errors = issues.slice(0, MAX_ISSUES).map(({ pointer, code, detail }) => ({
+    pointer: shortened(pointer),
+    code,
+    detail: shortened(detail),
+  }));
   const detail = errors.map(({ pointer, detail: text }) => `${pointer || 'The value'}: ${text}`).join('; ');
   const unsupported = errors.length > 0 && errors.every(({ code }) => code === 'not_supported_yet');
   return new AppError(unsupported ? 'not_supported_yet' : 'validation_failed', detail, { errors });
@@ -72,6 +78,9 @@ function toErrorIssues(issue: z.core.$ZodIssue, planned: readonly string[]): Err
   const custom = issue.code === 'custom' ? (issue.params?.code as string | undefined) : undefined;
   return [{ pointer: pointerTo(issue.path), code: custom ?? issue.code, detail: issue.message }];
 }
+
+const shortened = (text: string) =>
+  text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT).toWellFormed()}…`;
 
 const unknownField = (path: readonly PropertyKey[]): ErrorIssue => ({
   pointer: pointerTo(path),
