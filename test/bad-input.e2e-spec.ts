@@ -1,5 +1,6 @@
 /* eslint jest/expect-expect: ["error", { "assertFunctionNames": ["expect*", "postJson"] }] */
 import { createHmac, generateKeyPairSync, randomUUID, sign } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
 import type { Socket } from 'socket.io-client';
 import { makeApiKey } from '../src/auth/api-key-format.js';
 import { type Problem, ProblemSchema } from '../src/platform/errors/errors.schemas.js';
@@ -363,8 +364,17 @@ describe('a request whose body cannot be read is refused:', () => {
       name: 'UTF-16',
       body: Uint8Array.from(Buffer.from(`\uFEFF${json({})}`, 'utf16le')),
       headers: { 'Content-Type': 'application/json; charset=utf-16' },
-      ...NOT_JSON,
+      status: 415,
+      code: 'media_type_unsupported',
       detail: /UTF-8/,
+    },
+    {
+      name: 'what says that it is compressed',
+      body: Uint8Array.from(gzipSync(json({}))),
+      headers: { ...JSON_TYPE, 'Content-Encoding': 'gzip' },
+      status: 415,
+      code: 'media_type_unsupported',
+      detail: /Content-Encoding/,
     },
     {
       name: 'a byte order mark',

@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { FastifyInstance } from 'fastify';
 import { AppError } from '../errors/app-error.js';
 
@@ -14,11 +15,22 @@ export function readJsonBodies(fastify: FastifyInstance): void {
   fastify.removeAllContentTypeParsers();
   fastify.addContentTypeParser<Buffer>('application/json', { parseAs: 'buffer' }, (request, body, done) => {
     try {
+      requireReadable(request.headers);
       void parse(request, decode(body), done);
     } catch (error) {
       done(error as Error);
     }
   });
+}
+
+/** It would be read as if it were plain UTF-8, and be taken for broken. */
+function requireReadable(headers: IncomingHttpHeaders): void {
+  const { 'content-encoding': encoding = 'identity', 'content-type': type = '' } = headers;
+  if (encoding.trim().toLowerCase() !== 'identity')
+    throw new AppError('media_type_unsupported', 'Send the body as it is, without a Content-Encoding.');
+  const charset = /;\s*charset\s*=\s*"?([^\s";]*)/i.exec(type)?.[1] ?? 'utf-8';
+  if (!/^utf-?8$/i.test(charset))
+    throw new AppError('media_type_unsupported', 'Send the body in UTF-8, and say no other charset.');
 }
 
 function decode(body: Buffer): string {
