@@ -577,6 +577,12 @@ describe('malformed parameters are refused:', () => {
       path: () => `${PROCESSES}?metadata[a]=1&metadata[a]=2`,
       ...invalid('/metadata/a'),
     },
+    {
+      name: '17 metadata',
+      path: () => `${PROCESSES}?${Array.from({ length: 17 }, (_, n) => `metadata[k${n}]=`).join('&')}`,
+      ...invalid('/metadata'),
+      detail: /16/,
+    },
     { name: 'a metadatum without a name', path: () => `${PROCESSES}?metadata=1`, ...invalid('/metadata') },
     {
       name: 'the metadatum __proto__',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { moment, PageQuerySchema } from '../platform/http/common.schemas.js';
-import { ProcessStatusSchema, text } from './processes.schemas.js';
+import { hasFewPairs, ProcessStatusSchema, text, TOO_MANY_PAIRS } from './processes.schemas.js';
 
 const MAX_SEQ = 2 ** 31 - 1;
 
@@ -39,7 +39,7 @@ export const ListProcessesQuerySchema = z.preprocess(
     sessionId: z.uuid().optional(),
     createdAfter: moment.optional(),
     createdBefore: moment.optional(),
-    metadata: z.record(z.string(), text(512)).optional(),
+    metadata: z.record(z.string(), text(512)).refine(hasFewPairs, TOO_MANY_PAIRS).optional(),
     userId: z.uuid().optional(),
   }),
 );

@@ -31,6 +31,10 @@ const plannedValue = (value: string) => ({
   params: { code: 'not_supported_yet' },
 });
 
+const MAX_PAIRS = 16;
+export const TOO_MANY_PAIRS = `must not have more than ${MAX_PAIRS} pairs`;
+export const hasFewPairs = (pairs: object) => Object.keys(pairs).length <= MAX_PAIRS;
+
 /** Fields of the contract that a later version brings. Until then they are refused by name. */
 const PLANNED_FIELDS = ['maxBudgetUsd', 'outputSchema'];
 
@@ -120,7 +124,7 @@ export const ExecuteRequestSchema = z
         z.string().regex(/^[\w.-]{1,64}$/, 'must be a name of 1 to 64 letters, digits, _ . -'),
         text(512),
       )
-      .refine((pairs) => Object.keys(pairs).length <= 16, 'must not have more than 16 pairs')
+      .refine(hasFewPairs, TOO_MANY_PAIRS)
       .default({}),
   })
   .meta({ id: 'ExecuteRequest', 'x-planned-fields': PLANNED_FIELDS });
