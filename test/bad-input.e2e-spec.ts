@@ -898,6 +898,13 @@ describe('a login or an API key that is malformed is refused:', () => {
       ...invalid('/expiresAt'),
     },
     {
+      name: 'a key that has expired already',
+      path: 'api-keys',
+      body: { name: 'a', expiresAt: new Date(Date.now() - 1000).toISOString() },
+      ...invalid('/expiresAt'),
+      detail: /future/,
+    },
+    {
       name: 'an unknown field of a key',
       path: 'api-keys',
       body: { name: 'a', userId: randomUUID() },

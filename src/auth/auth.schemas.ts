@@ -32,6 +32,7 @@ export const CreateApiKeyRequestSchema = z
       .max(ScopeSchema.options.length)
       .default(['claude:execute', 'claude:read']),
     expiresAt: moment
+      .refine((text) => Date.parse(text) > Date.now(), 'must be in the future')
       .nullable()
       .optional()
       .meta({ description: 'Null for never; unless said, when the key that makes it does, or never' }),
