@@ -222,6 +222,21 @@ describe('the content of a process', () => {
     expect(JSON.stringify(everything)).not.toMatch(/secret|Do it/i);
   });
 
+  it('takes what was said in the session along with the last of its processes, in whichever order, also at once', async () => {
+    const [first, second, third] = [await ended(0), await ended(0), await ended(0)];
+    const { sessionId } = await side.find(first);
+    await side.stores.query('UPDATE processes SET session_id = $1', [sessionId]);
+    await side.stores.query(
+      `INSERT INTO session_entries (session_id, ordinal, subpath, head, entry) VALUES ($1, 1, '', 0, '"secret"')`,
+      [sessionId],
+    );
+    const entries = () => side.stores.query('SELECT 1 FROM session_entries');
+    await retention.deleteContent(second);
+    expect(await entries()).toHaveLength(1);
+    await Promise.all([retention.deleteContent(first), retention.deleteContent(third)]);
+    expect(await entries()).toEqual([]);
+  });
+
   it('is deleted once: doing it again changes nothing', async () => {
     const id = await ended(0);
     await retention.deleteContent(id);

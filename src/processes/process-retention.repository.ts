@@ -148,14 +148,19 @@ async function deleteUnusedSessions(transaction: Prisma.TransactionClient, ids: 
       AND NOT EXISTS (SELECT 1 FROM processes WHERE processes.session_id = sessions.id)`;
 }
 
-/** What was said in it, unless others of the session go on from there: then it goes with the session. */
+/**
+ * What was said in the session, once nobody's content is left in it: until then, others go on from there. The lock comes first
+ * and by itself: of two that are the last, one must see the other.
+ */
 async function forgetConversation(
   transaction: Prisma.TransactionClient,
-  { id, sessionId }: ProcessRow,
+  { sessionId }: ProcessRow,
 ): Promise<void> {
+  await transaction.$queryRaw`SELECT 1 FROM sessions WHERE id = ${sessionId}::uuid FOR UPDATE`;
   await transaction.$executeRaw`
     DELETE FROM session_entries WHERE session_id = ${sessionId}::uuid
-      AND NOT EXISTS (SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND id <> ${id}::uuid)`;
+      AND NOT EXISTS (
+        SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND content_deleted_at IS NULL)`;
 }
 
 /** The terminal event says what the row says. */
