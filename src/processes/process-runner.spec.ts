@@ -5,7 +5,8 @@ import { readConfig, requireStores } from '../platform/config/config.js';
 import type { TranscriptsService } from '../sessions/transcripts.service.js';
 import { EventAppender } from './event-appender.js';
 import type { LiveRun } from './lease-keeper.js';
-import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
+import type { ClaimedProcess } from './process-claims.repository.js';
+import { ProcessRunner } from './process-runner.js';
 import type { ProcessesQueue } from './processes.queue.js';
 
 const NOTHING = {

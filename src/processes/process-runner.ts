@@ -10,14 +10,12 @@ import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
 import { ENGINE } from './engine.provider.js';
 import type { LiveRun } from './lease-keeper.js';
-import type { ProcessClaimsRepository } from './process-claims.repository.js';
+import type { ClaimedProcess } from './process-claims.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
 import { RunTranscript } from './run-transcript.js';
 import { makeStorable } from './text-safety.js';
 import { afterDrain, afterEnding, type RunHistory, type Verdict } from './run-verdict.js';
-
-export type ClaimedProcess = NonNullable<Awaited<ReturnType<ProcessClaimsRepository['claim']>>>;
 
 const BUG: Outcome = {
   status: 'failed',
