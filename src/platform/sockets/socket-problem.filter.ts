@@ -2,6 +2,7 @@ import { type ArgumentsHost, Catch, Logger } from '@nestjs/common';
 import { BaseWsExceptionFilter } from '@nestjs/websockets';
 import type { Socket } from 'socket.io';
 import { problemOf } from '../errors/app-error.js';
+import { logProblem } from '../errors/log-problem.js';
 import { toAppError } from '../errors/to-app-error.js';
 
 /** Answers every error of a socket message: to its ack, or as `claude:error` where it carried none. */
@@ -13,8 +14,7 @@ export class SocketProblemFilter extends BaseWsExceptionFilter {
     const client = host.switchToWs().getClient<Socket>();
     const error = toAppError(thrown);
     const problem = problemOf(error, { instance: host.switchToWs().getPattern(), requestId: client.id });
-    if (problem.status >= 500)
-      this.log.error({ err: error.cause ?? error, requestId: client.id, code: error.code });
+    logProblem(this.log, error, client.id);
     const ack = host.getArgs<unknown[]>().find((argument) => typeof argument === 'function') as
       Ack | undefined;
     if (ack) ack({ ok: false, error: problem });

@@ -6,6 +6,7 @@ import type { Server, ServerOptions, Socket } from 'socket.io';
 import type { WithCaller } from '../access/access.decorators.js';
 import type { Caller } from '../access/caller.js';
 import { AppError, problemOf } from '../errors/app-error.js';
+import { logProblem } from '../errors/log-problem.js';
 import { toAppError } from '../errors/to-app-error.js';
 import { declineUpgrade } from '../http/declined-upgrade.js';
 import { MAX_BODY_BYTES } from '../http/limits.js';
@@ -79,8 +80,7 @@ export class SocketAdapter extends IoAdapter {
   private refusal(socket: Socket, thrown: unknown): Error {
     const error = toAppError(thrown);
     const problem = problemOf(error, { instance: 'connect', requestId: socket.id });
-    if (problem.status >= 500)
-      this.log.error({ err: error.cause ?? error, requestId: socket.id, code: error.code });
+    logProblem(this.log, error, socket.id);
     return Object.assign(new Error(problem.code), { data: problem });
   }
 }
