@@ -29,6 +29,7 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  workspace_not_copied: { status: 422, title: 'The files of the session cannot be copied', retryable: false },
   queue_full: { status: 429, title: 'The queue is full', retryable: true },
   internal: { status: 500, title: 'The server failed', retryable: false },
   unavailable: { status: 503, title: 'The server cannot do this at the moment', retryable: true },
