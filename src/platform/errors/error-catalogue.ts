@@ -8,6 +8,7 @@ export const ERROR_CATALOGUE = {
   credentials_wrong: { status: 401, title: 'The e-mail address or the password is wrong', retryable: false },
   forbidden: { status: 403, title: 'The credentials do not allow this', retryable: false },
   route_not_found: { status: 404, title: 'There is no such route', retryable: false },
+  event_not_found: { status: 404, title: 'There is no such socket event', retryable: false },
   process_not_found: { status: 404, title: 'There is no such process', retryable: false },
   session_not_found: { status: 404, title: 'There is no such session', retryable: false },
   api_key_not_found: { status: 404, title: 'There is no such API key', retryable: false },
