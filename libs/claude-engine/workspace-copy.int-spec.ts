@@ -103,6 +103,7 @@ it('copies what no path leads to, and names that are no text', async () => {
   await folders.copyWorkspace('origin', 'copy');
   expect(await readFile(Buffer.concat([Buffer.from(copied('/')), name]), 'utf8')).toBe('odd');
   await folders.removeWorkspace('copy');
+  await folders.removeWorkspace('origin');
 });
 
 it.each([

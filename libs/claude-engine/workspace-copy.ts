@@ -82,8 +82,8 @@ function spend(budget: Bounds['budget'], bytes: number): void {
 
 const within = (folder: string, name: Buffer) => Buffer.concat([Buffer.from(folder), Buffer.from('/'), name]);
 
-/** ELOOP, ENOTDIR: something else has taken its place. EACCES: it may not be read. */
-const GONE = new Set(['ENOENT', 'ELOOP', 'ENOTDIR', 'EEXIST', 'EACCES']);
+/** ELOOP, ENOTDIR, EINVAL: something else has taken its place. EACCES: it may not be read. */
+const GONE = new Set(['ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL', 'EEXIST', 'EACCES']);
 
 async function unlessGone(copy: () => Promise<void>): Promise<void> {
   try {
