@@ -1105,6 +1105,13 @@ describe('a socket message that is not what it should be is refused:', () => {
       args: [{ prompt: 'Hello', idempotencyKey }],
       ...invalid('/idempotencyKey'),
     })),
+    ...['claude:nothing', 'message', 'error', '__proto__', 'toString'].map((event) => ({
+      name: `the unknown event ${event}`,
+      event,
+      args: [{}],
+      status: 404,
+      code: 'event_not_found',
+    })),
     {
       name: 'claude:status with an unknown include',
       event: 'claude:status',
@@ -1144,6 +1151,14 @@ describe('a socket message that is not what it should be is refused:', () => {
     socket.emit('claude:cancel', { processId: 'x' });
     const { error } = await told;
     expectProblem(error, invalid('/processId'));
+  });
+
+  it('by claude:error where its event is unknown and it carries no ack, and its name is not sent back whole', async () => {
+    const told = heard<{ error: unknown }>(socket, 'claude:error');
+    socket.emit('x'.repeat(1000));
+    const { error } = await told;
+    const { instance } = expectProblem(error, { status: 404, code: 'event_not_found' });
+    expect(instance).toBe('x'.repeat(100));
   });
 
   it('by the end of the connection where it has more than 4 MiB, and the others stay', async () => {

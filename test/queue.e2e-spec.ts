@@ -221,6 +221,8 @@ describe('a queue in front of one slot', () => {
         status: 'degraded',
         parts: { queuePaused: true, queueDepth: 2, problems: ['The queue is paused.'] },
       });
+      const unreadable = { older: '{"id":"older"}', broken: '{' };
+      await runner.stores.redis.hset('claude-runner:workers', unreadable);
       expect(await queue()).toEqual({
         depth: { pending: 2, parked: 0, running: 0 },
         oldestAgeMs: expect.any(Number) as number,
@@ -233,6 +235,10 @@ describe('a queue in front of one slot', () => {
         isPaused: true,
         workers: [{ id: expect.any(String) as string, slots: 1, busySlots: expect.any(Number) as number }],
       });
+      expect(await runner.stores.redis.hmget('claude-runner:workers', ...Object.keys(unreadable))).toEqual([
+        null,
+        null,
+      ]);
       expect((await queue()).wakeUps!.waiting).toBeGreaterThanOrEqual(2);
       const socket = await RecordedSocket.connect(runner.client);
       const [{ id }] = waiting as [Process];

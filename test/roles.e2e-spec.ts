@@ -94,7 +94,7 @@ describe('servers as they are deployed', () => {
   });
 
   it('told to stop lets what runs end, answers who waits, resets who streams, and takes nothing new', async () => {
-    const server = await spawn({ SHUTDOWN_GRACE_MS: '60000' });
+    const server = await spawn({ SHUTDOWN_GRACE_MS: '60000', LOG_LEVEL: 'info' });
     const client = server.client();
     const prompt = 'Let it end\n[[delay 3000]]\n[[text It ended.]]';
     const waiting = client.execute({ prompt });
@@ -113,6 +113,9 @@ describe('servers as they are deployed', () => {
     expect((await fetch(`${server.url}/health/ready`)).status).toBe(503);
     expect((await fetch(`${server.url}/health/live`)).status).toBe(200);
     expect(await server.exited).toEqual({ code: 0, signal: null });
+    const told = server.lines.filter((line) => line.includes('draining'));
+    expect(told.map((line) => (JSON.parse(line) as { level: number }).level)).toEqual([30, 30]);
+    expect(server.lines.filter((line) => /"level":[56]0|"stack"/.test(line))).toEqual([]);
 
     const rows = await stores.query('SELECT status, result FROM processes');
     expect(rows).toEqual([{ status: 'completed', result: 'It ended.' }]);

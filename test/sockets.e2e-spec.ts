@@ -249,6 +249,44 @@ describe('a socket that loses its connection', () => {
   });
 });
 
+describe('a socket that asks and does not read', () => {
+  const pause = ({ socket }: RecordedSocket) => {
+    const { ws } = socket.io.engine.transport as unknown as { ws: { pause(): void; resume(): void } };
+    ws.pause();
+    return () => ws.resume();
+  };
+  let large: Process;
+
+  beforeAll(async () => {
+    large = await runner.client.submit({ prompt: `${'x'.repeat(1_000_000)}\n[[hang]]` });
+  });
+  afterAll(() => runner.client.cancel(large.id));
+
+  it('gets every answer once it reads, in the order of its messages', async () => {
+    const socket = await connect();
+    const resume = pause(socket);
+    const asked = Array.from({ length: 40 }, (_, n) =>
+      n % 2 === 0
+        ? socket.ask('claude:status', { processId: large.id })
+        : socket.ask('claude:nothing', { number: n }),
+    );
+    resume();
+    const answers = await Promise.all(asked);
+    expect(answers.map(({ ok }) => ok)).toEqual(asked.map((_, n) => n % 2 === 0));
+  });
+
+  it('is disconnected when it asks on and on, and has not been answered all of it', async () => {
+    const socket = await connect();
+    const resume = pause(socket);
+    let answered = 0;
+    for (let count = 0; count < 300; count += 1)
+      socket.socket.emit('claude:status', { processId: large.id }, () => (answered += 1));
+    resume();
+    await socket.until((heard) => heard.some(({ name }) => name === 'disconnect'));
+    expect(answered).toBeLessThan(50);
+  });
+});
+
 describe('a bad message', () => {
   const bad: [string, unknown, object][] = [
     ['claude:execute', {}, { code: 'validation_failed', errors: [{ pointer: '/prompt' }] }],

@@ -1,7 +1,8 @@
-import { mkdir, mkdtemp, utimes, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EngineFolders } from './engine-folders.js';
+import { makeDeep } from './test-support.js';
 
 describe('workspaces', () => {
   const make = async () => {
@@ -28,6 +29,37 @@ describe('workspaces', () => {
       { key: 'other', changedAt },
     ]);
     await folders.removeWorkspace('old');
+    expect((await folders.listWorkspaces()).map(({ key }) => key)).toEqual(['other']);
+  });
+
+  it('are listed as no younger than they are, whatever was said of them', async () => {
+    const { folders } = await make();
+    const changedAt = new Date('2099-01-01T00:00:00.000Z');
+    await utimes(await folders.makeWorkspace('future'), changedAt, changedAt);
+    const [listed] = await folders.listWorkspaces();
+    expect(listed!.changedAt.getTime()).toBeLessThanOrEqual(Date.now());
+  });
+
+  it('are removed with folders beyond every path, names that are no text and what nobody may read', async () => {
+    const { folders, directory } = await make();
+    const workspace = await folders.makeWorkspace('odd');
+    await makeDeep(workspace, 40);
+    await writeFile(Buffer.concat([Buffer.from(`${workspace}/`), Buffer.from([0xff, 0xfe])]), 'x');
+    await mkdir(join(workspace, 'locked/inner'), { recursive: true });
+    await chmod(join(workspace, 'locked/inner'), 0);
+    await chmod(join(workspace, 'locked'), 0);
+    await writeFile(join(directory, 'outside'), 'kept');
+    await symlink(directory, join(workspace, 'link'));
+    await folders.removeWorkspace('odd');
+    expect(await folders.listWorkspaces()).toEqual([]);
+    expect(await readFile(join(directory, 'outside'), 'utf8')).toBe('kept');
+  });
+
+  it('are removed where something else has taken their place', async () => {
+    const { folders, directory } = await make();
+    await folders.makeWorkspace('other');
+    await symlink(join(directory, 'workspaces/other'), join(directory, 'workspaces/link'));
+    await folders.removeWorkspace('link');
     expect((await folders.listWorkspaces()).map(({ key }) => key)).toEqual(['other']);
   });
 

@@ -1,6 +1,7 @@
-import { chmod, lstat, mkdir, readdir, realpath, rm } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { copyTree } from './workspace-copy.js';
+import { removeTree } from './workspace-removal.js';
 
 const PRIVATE = 0o700;
 const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
@@ -51,25 +52,34 @@ export class EngineFolders {
     const found = await Promise.all(
       names.filter(isPlainName).map(async (key) => {
         const stat = await lstat(join(this.workspaces, key)).catch(ifMissing(null));
-        return stat && { key, changedAt: stat.mtime };
+        return stat && { key, changedAt: earlier(stat.mtime, stat.ctime) };
       }),
     );
     return found.filter((workspace) => workspace !== null);
   }
 
-  /** Makes a workspace that begins as a copy of another. @returns false where the other is not here */
+  /**
+   * Makes a workspace that begins as a copy of another. @returns false where the other is not here
+   * @throws WorkspaceNotCopied and leaves nothing
+   */
   async copyWorkspace(from: string, key: string): Promise<boolean> {
     assertPlainName(from);
     const origin = join(this.workspaces, from);
     const found = await lstat(origin).catch(ifMissing(null));
     if (!found?.isDirectory()) return false;
-    await copyTree(origin, await this.makeWorkspace(key));
+    const copy = await this.makeWorkspace(key);
+    try {
+      await copyTree(origin, copy);
+    } catch (error) {
+      await removeTree(copy);
+      throw error;
+    }
     return true;
   }
 
   async removeWorkspace(key: string): Promise<void> {
     assertPlainName(key);
-    await rm(join(this.workspaces, key), { recursive: true, force: true, maxRetries: 3 });
+    await removeTree(join(this.workspaces, key));
   }
 }
 
@@ -84,6 +94,9 @@ export interface LaunchFolders {
   config: string;
   temporary: string;
 }
+
+/** Whatever runs in a folder can say that it was changed in the year 2099; the system's own note it cannot. */
+const earlier = (a: Date, b: Date) => (a < b ? a : b);
 
 const isPlainName = (name: string) => PLAIN_NAME.test(name);
 

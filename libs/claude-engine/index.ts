@@ -33,6 +33,7 @@ export {
   type UserMessageEvent,
 } from './engine-event.js';
 export { EngineFolders } from './engine-folders.js';
+export { WorkspaceNotCopied } from './workspace-copy.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { type Containment } from './launcher.js';

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, realpath, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, realpath, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -32,6 +32,17 @@ export const SANDBOX: SandboxOptions =
 
 /** A prompt that has the CLI run this, and tell what came of it. */
 export const bash = (command: string) => `[[tool Bash ${JSON.stringify({ command })}]]`;
+
+/** Makes folders in one another, with names so long that soon no path leads to the next. */
+export async function makeDeep(folder: string, depth: number): Promise<void> {
+  let inner: string | null = null;
+  for (let n = 0; n < depth; n += 1) {
+    const outer: string = join(folder, `folder-${n}`);
+    await mkdir(outer);
+    if (inner !== null) await rename(inner, join(outer, 'x'.repeat(200)));
+    inner = outer;
+  }
+}
 
 /** A CliEngine on the real CLI, before a scripted Messages API. For tests. */
 export class EngineBench {

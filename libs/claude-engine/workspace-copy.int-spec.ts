@@ -10,10 +10,12 @@ import {
   rm,
   symlink,
   writeFile,
+  truncate,
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EngineFolders } from './engine-folders.js';
+import { makeDeep } from './test-support.js';
 
 let directory: string;
 let folders: EngineFolders;
@@ -92,6 +94,30 @@ it('follows no symlink that takes the place of a folder meanwhile', async () => 
   isOver = true;
   await swapping;
   expect([...found]).not.toContain('secret');
+});
+
+it('copies what no path leads to, and names that are no text', async () => {
+  await makeDeep(origin, 40);
+  const name = Buffer.from([0xff, 0xfe]);
+  await writeFile(Buffer.concat([Buffer.from(`${origin}/`), name]), 'odd');
+  await folders.copyWorkspace('origin', 'copy');
+  expect(await readFile(Buffer.concat([Buffer.from(copied('/')), name]), 'utf8')).toBe('odd');
+  await folders.removeWorkspace('copy');
+  await folders.removeWorkspace('origin');
+});
+
+it.each([
+  ['too_deep', () => makeDeep(origin, 70)],
+  [
+    'too_large',
+    () => writeFile(join(origin, 'sparse'), '').then(() => truncate(join(origin, 'sparse'), 1e12)),
+  ],
+])('does not copy what is %s, and leaves nothing of the copy', async (reason, spoil) => {
+  await writeFile(join(origin, 'a.txt'), 'a');
+  await spoil();
+  await expect(folders.copyWorkspace('origin', 'copy')).rejects.toMatchObject({ reason });
+  expect(await folders.listWorkspaces()).toMatchObject([{ key: 'origin' }]);
+  await folders.removeWorkspace('origin');
 });
 
 it('copies nothing where there is no origin, and takes no path for a name', async () => {

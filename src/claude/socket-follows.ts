@@ -1,15 +1,12 @@
-import { type EventEmitter, once } from 'node:events';
 import { Injectable, Logger } from '@nestjs/common';
 import type { Socket } from 'socket.io';
 import type { Caller } from '../platform/access/caller.js';
+import { hasTakenAll, noteSent, untilRoom } from '../platform/sockets/socket-outbox.js';
 import { isTerminal, sizeOf, type TerminalEvent } from '../processes/process-events.schemas.js';
 import type { Process } from '../processes/processes.schemas.js';
 import { ProcessesService } from '../processes/processes.service.js';
 import { type Forecast, QueueForecastService } from '../processes/queue-forecast.service.js';
 import { QueueAnnouncer } from './queue-announcer.js';
-
-/** What a socket has not taken yet, in characters; past this its events stay in the log until it has. */
-const HIGH_WATER_CHARACTERS = 256 * 1024;
 
 interface Follow {
   after: number;
@@ -18,8 +15,6 @@ interface Follow {
 
 interface SocketState {
   disconnected: AbortController;
-  /** What has been sent since the socket had last taken everything. */
-  sentCharacters: number;
   follows: Map<string, AbortController>;
 }
 
@@ -77,17 +72,8 @@ export class SocketFollows {
       if (event.type === 'permission_requested') socket.emit('claude:permission', event);
       if (event.type === 'retrying') this.watchQueue(socket, process.id, null, signal);
       if (isTerminal(event)) emitEnding(socket, event);
-      await this.taken(socket, sizeOf(event), signal);
-    }
-  }
-
-  /** Resolves when the socket may be sent more. */
-  private async taken(socket: Socket, characters: number, signal: AbortSignal): Promise<void> {
-    const state = this.stateOf(socket);
-    state.sentCharacters += characters;
-    while (state.sentCharacters > HIGH_WATER_CHARACTERS && !signal.aborted) {
-      if (isEmpty(socket)) state.sentCharacters = 0;
-      else await movement(socket, signal);
+      noteSent(socket, sizeOf(event));
+      await untilRoom(socket, signal);
     }
   }
 
@@ -107,7 +93,7 @@ export class SocketFollows {
 
   private watchQueue(socket: Socket, processId: string, last: Forecast | null, signal: AbortSignal): void {
     const announce = (forecast: Forecast) => {
-      if (!isEmpty(socket)) return false;
+      if (!hasTakenAll(socket)) return false;
       emitQueued(socket, processId, forecast);
       return true;
     };
@@ -119,7 +105,6 @@ export class SocketFollows {
     if (known) return known;
     const state: SocketState = {
       disconnected: new AbortController(),
-      sentCharacters: 0,
       follows: new Map(),
     };
     this.sockets.set(socket, state);
@@ -144,35 +129,4 @@ function emitQueued(socket: Socket, processId: string, { position, estimatedStar
     position,
     estimatedStartAt: estimatedStartAt?.toISOString() ?? null,
   });
-}
-
-/**
- * Resolves when the socket may have taken something. Engine.IO says `drain` when it has handed over to its transport; that the
- * transport is done, only the transport says (`ready`), and nothing more comes if nothing else is sent meanwhile:
- * `flush()` and `onReady` in https://github.com/socketio/socket.io/blob/main/packages/engine.io/lib/socket.ts
- */
-async function movement({ conn }: Socket, signal: AbortSignal): Promise<void> {
-  const moved = new AbortController();
-  const stop = () => moved.abort();
-  signal.addEventListener('abort', stop);
-  if (signal.aborted) stop();
-  const heard = [
-    once(conn, 'drain', moved),
-    once(conn, 'upgrade', moved),
-    once(transportOf(conn), 'ready', moved),
-  ];
-  await Promise.race(heard).catch(() => undefined);
-  signal.removeEventListener('abort', stop);
-  stop();
-  await Promise.allSettled(heard);
-}
-
-/** Engine.IO documents `drain`, not what waits for it: https://socket.io/docs/v4/server-socket-instance/#socketconn */
-function isEmpty({ conn }: Socket): boolean {
-  const { writeBuffer } = conn as unknown as { writeBuffer: unknown[] };
-  return writeBuffer.length === 0 && transportOf(conn).writable;
-}
-
-function transportOf(conn: Socket['conn']): EventEmitter & { writable: boolean } {
-  return (conn as unknown as { transport: EventEmitter & { writable: boolean } }).transport;
 }

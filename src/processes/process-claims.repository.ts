@@ -21,6 +21,23 @@ const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
   AND (candidate.queue_deadline IS NULL OR candidate.queue_deadline > now() OR candidate.started_at IS NOT NULL)
   AND ${IS_FIRST_OF_SESSION}`;
 
+/** What its worker needs to know of it. */
+export type ClaimedProcess = Pick<
+  ProcessRow,
+  | 'id'
+  | 'userId'
+  | 'sessionId'
+  | 'status'
+  | 'owner'
+  | 'fence'
+  | 'lastSeq'
+  | 'attempt'
+  | 'retryOn'
+  | 'retryAt'
+  | 'prompt'
+  | 'request'
+>;
+
 /** Which worker gets which process, and which processes have no worker any more. */
 @Injectable()
 export class ProcessClaimsRepository {
@@ -30,10 +47,10 @@ export class ProcessClaimsRepository {
    * Gives the process whose turn it is to a worker, if there is one. `SKIP LOCKED` also skips a row that is locked for
    * something else than a claim (a cancel, say, that fails after all); to leave then would lose the wake-up that led here.
    */
-  async claim(owner: string, leaseMs: number): Promise<ProcessRow | null> {
+  async claim(owner: string, leaseMs: number): Promise<ClaimedProcess | null> {
     for (let tries = 0; tries < MAX_CLAIM_TRIES; tries += 1) {
-      const id = await this.claimUnlocked(owner, leaseMs);
-      if (id !== null) return this.prisma.process.findUnique({ where: { id } });
+      const claimed = await this.claimUnlocked(owner, leaseMs);
+      if (claimed) return claimed;
       if ((await this.findEligible(1)).length === 0) return null;
       await sleep(LOCKED_RETRY_MS);
     }
@@ -70,9 +87,9 @@ export class ProcessClaimsRepository {
   }
 
   // Two that claim a process of one session each, at the same moment, find each other by the unique index.
-  private async claimUnlocked(owner: string, leaseMs: number): Promise<string | null> {
+  private async claimUnlocked(owner: string, leaseMs: number): Promise<ClaimedProcess | null> {
     try {
-      const claimed = await this.prisma.$queryRaw<{ id: string }[]>`
+      const claimed = await this.prisma.$queryRaw<ClaimedProcess[]>`
         WITH next AS MATERIALIZED (
           SELECT candidate.id, candidate.fair_rank FROM processes candidate WHERE ${ELIGIBLE}
           ORDER BY candidate.fair_rank, candidate.id LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -81,8 +98,10 @@ export class ProcessClaimsRepository {
         )
         UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, has_started = false, inbox_closed = false,
           retry_at = NULL, lease_until = ${leaseEnd(leaseMs)}
-        FROM next WHERE processes.id = next.id RETURNING processes.id`;
-      return claimed[0]?.id ?? null;
+        FROM next WHERE processes.id = next.id
+        RETURNING processes.id, user_id AS "userId", session_id AS "sessionId", status, owner, fence,
+          last_seq AS "lastSeq", attempt, retry_on AS "retryOn", retry_at AS "retryAt", prompt, request`;
+      return claimed[0] ?? null;
     } catch (error) {
       if (isUniqueViolation(error)) return null;
       throw error;

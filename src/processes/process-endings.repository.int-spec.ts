@@ -156,7 +156,7 @@ describe('the end of a run', () => {
       expect(await side.find(run.processId)).toMatchObject({
         status: 'pending',
         attempt: 1,
-        crashCount: 1,
+        crashCount: 0,
         owner: null,
         leaseUntil: null,
         retryAt: null,

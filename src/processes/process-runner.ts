@@ -11,7 +11,7 @@ import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-ev
 import { ENGINE } from './engine.provider.js';
 import type { LiveRun } from './lease-keeper.js';
 import { PermissionDesk } from './permission-desk.js';
-import type { ProcessClaimsRepository } from './process-claims.repository.js';
+import type { ClaimedProcess } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
 import type { Outcome } from './process-outcome.js';
 import { ProcessesQueue } from './processes.queue.js';
@@ -21,8 +21,6 @@ import { RunTranscript } from './run-transcript.js';
 import { type RunWorkspace, RunWorkspaces } from './run-workspaces.js';
 import { makeStorable } from './text-safety.js';
 import { afterDrain, afterEnding, type RunHistory, type Verdict } from './run-verdict.js';
-
-export type ClaimedProcess = NonNullable<Awaited<ReturnType<ProcessClaimsRepository['claim']>>>;
 
 const BUG: Outcome = {
   status: 'failed',

@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Prisma } from '../generated/prisma/client.js';
 import { PATIENT } from '../platform/prisma/connections.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import { MAX_SUMMAND } from '../sessions/usage.schemas.js';
+import { COUNTED_COST, countedTokens, type Usage } from '../sessions/usage.schemas.js';
 
 interface Percentiles {
   p50: number | null;
@@ -62,7 +62,7 @@ export class ProcessStatisticsRepository {
           ${percentiles('finished_at - started_at')} AS duration,
           ${tokens('inputTokens')}, ${tokens('outputTokens')},
           ${tokens('cacheReadInputTokens')}, ${tokens('cacheCreationInputTokens')},
-          coalesce(sum(least(cost_usd, ${MAX_SUMMAND})), 0)::float8 AS "costUsd"
+          coalesce(sum(${Prisma.raw(COUNTED_COST)}), 0)::float8 AS "costUsd"
         FROM processes WHERE ${mine} AND NOT demo AND created_at > now() - ${windowMs} * interval '1 ms'`,
       this.prisma.$queryRaw<{ depth: number; oldestAgeMs: number | null }[]>`
         SELECT count(*)::int AS depth, ${ageMs('min(created_at)')} AS "oldestAgeMs"
@@ -75,10 +75,8 @@ export class ProcessStatisticsRepository {
 // The names below are constants of this file, never a caller's.
 const count = (status: string) =>
   Prisma.raw(`count(*) FILTER (WHERE status = '${status}')::int AS ${status}`);
-const tokens = (name: string) =>
-  Prisma.raw(
-    `coalesce(sum(least(round((usage->>'${name}')::numeric), ${MAX_SUMMAND})), 0)::float8 AS "${name}"`,
-  );
+const tokens = (name: keyof Usage) =>
+  Prisma.raw(`coalesce(sum(${countedTokens(name)}), 0)::float8 AS "${name}"`);
 const ageMs = (moment: string) => Prisma.raw(`(extract(epoch FROM now() - ${moment}) * 1000)::float8`);
 const percentiles = (interval: string) =>
   Prisma.raw(

@@ -4,8 +4,8 @@ import { FakeLog, tick } from '../../test/support/fake-log.js';
 import { readConfig, requireStores } from '../platform/config/config.js';
 import { EventAppender } from './event-appender.js';
 import type { LeaseKeeper, LiveRun } from './lease-keeper.js';
-import type { ProcessClaimsRepository } from './process-claims.repository.js';
-import type { ClaimedProcess, ProcessRunner } from './process-runner.js';
+import type { ClaimedProcess, ProcessClaimsRepository } from './process-claims.repository.js';
+import type { ProcessRunner } from './process-runner.js';
 import { ProcessWorker } from './process-worker.js';
 
 /** A worker whose claims and runs take as long as the test wants. */

@@ -5,8 +5,8 @@ import { RunAbort } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { EventAppender } from './event-appender.js';
 import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
-import { type ClaimedProcess, ProcessRunner } from './process-runner.js';
-import { ProcessClaimsRepository } from './process-claims.repository.js';
+import { ProcessRunner } from './process-runner.js';
+import { type ClaimedProcess, ProcessClaimsRepository } from './process-claims.repository.js';
 import type { Run } from './process-log.repository.js';
 import { RunInbox } from './run-inbox.js';
 

@@ -58,7 +58,7 @@ describe('what becomes of a process that its worker has lost touch with', () => 
 
 describe('what becomes of a process whose worker is lost', () => {
   it('goes back to the queue when it never started, whatever its caller allows', () => {
-    expect(afterLoss({ ...FIRST, hasStarted: false })).toEqual(again({ isCrash: true }));
+    expect(afterLoss({ ...FIRST, hasStarted: false })).toEqual(again());
   });
 
   it('fails as worker_lost, retryable, when it had started: an agent has side effects', () => {
@@ -71,9 +71,14 @@ describe('what becomes of a process whose worker is lost', () => {
     expect(afterLoss({ ...retrying('worker_lost'), attempt: 3 })).toMatchObject(lost(true));
   });
 
-  it.each([true, false])('is in quarantine with the second worker, started or not: %s', (hasStarted) => {
-    const run = { ...retrying('worker_lost', 10), hasStarted, crashCount: 1, attempt: 2 };
+  it('is in quarantine with the second worker that it had begun to act on', () => {
+    const run = { ...retrying('worker_lost', 10), crashCount: 1, attempt: 2 };
     expect(afterLoss(run)).toMatchObject(lost(false));
+  });
+
+  it('is never in quarantine for workers that were lost before it began', () => {
+    const run = { ...retrying('worker_lost', 10), hasStarted: false, crashCount: 1, attempt: 2 };
+    expect(afterLoss(run)).toEqual(again());
   });
 
   it.each([true, false])('is cancelled if that was asked for, started or not: %s', (hasStarted) => {
@@ -161,8 +166,8 @@ it('whatever happens: nothing that has started runs again unasked, nor more ofte
     fc.property(judged, ({ run, why, code, verdict }) => {
       if (verdict.kind === 'end') return;
       expect(run.cancelRequested).toBe(false);
-      expect(why === 'loss' && run.crashCount > 0).toBe(false);
-      expect(verdict.isCrash).toBe(why === 'loss');
+      expect(why === 'loss' && run.hasStarted && run.crashCount > 0).toBe(false);
+      expect(verdict.isCrash).toBe(why === 'loss' && run.hasStarted);
       if (why !== 'ending' && !run.hasStarted) return;
       expect(run.attempt).toBeLessThan(run.maxAttempts);
       expect(run.retryOn).toContain(code);

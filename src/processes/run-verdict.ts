@@ -9,7 +9,7 @@ export interface RunHistory {
   retryOn: readonly string[];
   /** Whether this attempt has begun to act. */
   hasStarted: boolean;
-  /** How many workers were lost with it before. */
+  /** How many workers were lost with it before, after it had begun to act. */
   crashCount: number;
   cancelRequested: boolean;
 }
@@ -40,11 +40,12 @@ const lost = (detail: string, retryable: boolean): Outcome => ({
 /** The worker has not been heard of for the length of a lease. */
 export function afterLoss(run: RunHistory): Verdict {
   if (run.cancelRequested) return { kind: 'end', outcome: { status: 'cancelled' } };
+  // No suspicion: it has not done anything yet.
+  if (!run.hasStarted) return again(null, {});
   if (run.crashCount + 1 >= MAX_CRASHES) {
     const detail = `${MAX_CRASHES} workers were lost while they ran this: it is not run again.`;
     return { kind: 'end', outcome: lost(detail, false) };
   }
-  if (!run.hasStarted) return again(null, { isCrash: true });
   if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { isCrash: true });
   return { kind: 'end', outcome: lost('The worker that ran this has not been heard of.', true) };
 }

@@ -40,11 +40,24 @@ export class WorkerDirectory {
   }
 
   async list(): Promise<WorkerStatus[]> {
-    const announced = Object.values(await this.redis.hgetall(KEY)).map((json) =>
-      WorkerStatusSchema.parse(JSON.parse(json)),
-    );
-    const isAbsent = ({ at }: WorkerStatus) => at < Date.now() - ABSENT_MS;
-    await Promise.all(announced.filter(isAbsent).map(({ id }) => this.leave(id)));
-    return announced.filter((status) => !isAbsent(status));
+    const announced = Object.entries(await this.redis.hgetall(KEY)).map(([id, json]) => ({
+      id,
+      status: parse(json),
+    }));
+    const present = announced.flatMap(({ status }) => (status && !isAbsent(status) ? [status] : []));
+    const gone = announced.filter(({ status }) => !status || isAbsent(status));
+    await Promise.all(gone.map(({ id }) => this.leave(id)));
+    return present;
+  }
+}
+
+const isAbsent = ({ at }: WorkerStatus) => at < Date.now() - ABSENT_MS;
+
+/** Null for what no worker of this version has announced. */
+function parse(json: string): WorkerStatus | null {
+  try {
+    return WorkerStatusSchema.parse(JSON.parse(json));
+  } catch {
+    return null;
   }
 }

@@ -44,8 +44,14 @@ export class WorkspaceSweep implements OnApplicationBootstrap, OnApplicationShut
     const settled = workspaces.filter(({ changedAt }) => changedAt.getTime() < Date.now() - GRACE_MS);
     for (let start = 0; start < settled.length; start += BATCH) {
       const keys = settled.slice(start, start + BATCH).map(({ key }) => key);
-      for (const key of await this.retention.findUnusedWorkspaces(keys))
-        await this.engine.removeWorkspace(key);
+      for (const key of await this.retention.findUnusedWorkspaces(keys)) await this.remove(key);
     }
+  }
+
+  /** Never rejects: one that cannot be removed must not keep the others. */
+  private async remove(key: string): Promise<void> {
+    await this.engine
+      .removeWorkspace(key)
+      .catch((err: unknown) => this.logger.warn({ err, key }, 'A workspace could not be removed.'));
   }
 }

@@ -1,7 +1,13 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { lstat } from 'node:fs/promises';
-import { EngineFolders } from '../../libs/claude-engine/index.js';
+import { EngineFolders, WorkspaceNotCopied } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { AppError } from '../platform/errors/app-error.js';
+
+const WHY_NOT = {
+  too_deep: 'The folders of the session lie too deep in one another to be copied.',
+  too_large: 'The files of the session are too large, or too many, to be copied.',
+};
 
 /** The folders of sessions, as far as they lie on this server. On others, a worker's sweep removes those of no session. */
 @Injectable()
@@ -33,9 +39,14 @@ export class SessionWorkspaces {
     return this.folders.makeWorkspace(key);
   }
 
-  /** Does nothing where the origin's folder is not here. */
+  /** Does nothing where the origin's folder is not here. @throws AppError `workspace_not_copied`, and leaves nothing */
   async copy(originKey: string, key: string): Promise<void> {
-    await this.folders.copyWorkspace(originKey, key);
+    try {
+      await this.folders.copyWorkspace(originKey, key);
+    } catch (cause) {
+      if (!(cause instanceof WorkspaceNotCopied)) throw cause;
+      throw new AppError('workspace_not_copied', WHY_NOT[cause.reason], { cause });
+    }
   }
 
   /** Never rejects: what cannot be removed now is swept. */

@@ -136,7 +136,7 @@ export class SessionsController {
       'Of your own sessions only. Refused while a process of it runs. Its files are copied as they are now, where they lie on ' +
       'the server that is asked.',
     answers: { 201: { description: 'The fork', schema: SessionSchema } },
-    errors: [...BODY_ERRORS, 'session_not_found', 'session_busy'],
+    errors: [...BODY_ERRORS, 'session_not_found', 'session_busy', 'workspace_not_copied'],
   })
   fork(
     @CurrentCaller() caller: Caller,

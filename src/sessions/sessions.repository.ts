@@ -3,7 +3,7 @@ import { Prisma, type Session as SessionRow } from '../generated/prisma/client.j
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
 import { PATIENT } from '../platform/prisma/connections.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import { MAX_SUMMAND, type Usage } from './usage.schemas.js';
+import { COUNTED_COST, countedTokens, type Usage } from './usage.schemas.js';
 
 export type { SessionRow };
 
@@ -56,7 +56,7 @@ export class SessionsRepository {
   async findFigures(ids: string[]): Promise<Map<string, SessionFigures>> {
     const rows = await this.prisma.$queryRaw<({ id: string } & SessionFigures)[]>`
       SELECT session_id AS id, count(*)::int AS "processCount", bool_or(status IN ('pending', 'running')) AS "isBusy",
-        sum(least(cost_usd, ${MAX_SUMMAND})) AS "costUsd",
+        sum(${Prisma.raw(COUNTED_COST)}) AS "costUsd",
         CASE WHEN count(usage) > 0 THEN json_build_object(
           'inputTokens', sum(${tokens('inputTokens')}),
           'outputTokens', sum(${tokens('outputTokens')}),
@@ -138,8 +138,7 @@ export class SessionsRepository {
 }
 
 // The names are constants of this file, never a caller's.
-const tokens = (name: keyof Usage) =>
-  Prisma.raw(`least(round((usage->>'${name}')::numeric), ${MAX_SUMMAND})`);
+const tokens = (name: keyof Usage) => Prisma.raw(countedTokens(name));
 
 async function createSession(
   client: Prisma.TransactionClient,

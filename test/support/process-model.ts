@@ -4,7 +4,7 @@ export class ModelProcess {
   attempt = 1;
   fence = 0;
   lastSeq = 2;
-  /** After how many of them it was given back. */
+  /** After how many workers that were lost with what it had begun it was given back. */
   crashes = 0;
   /** This attempt has begun to act; any attempt has told of its start. */
   hasBegun = false;
@@ -66,9 +66,8 @@ export class ModelProcess {
   loseWorker(): void {
     this.fence += 1;
     if (this.isCancelRequested) this.end('cancelled');
-    else if (this.crashes > 0) this.end('failed');
+    else if (this.hasBegun) this.crash();
     else this.leaveWorker();
-    if (this.isWaiting) this.crashes += 1;
   }
 
   shutWorkerDown(): void {
@@ -83,6 +82,12 @@ export class ModelProcess {
 
   expireInQueue(): void {
     if (this.isLate) this.end('failed');
+  }
+
+  private crash(): void {
+    if (this.crashes > 0) this.end('failed');
+    else this.leaveWorker();
+    if (this.isWaiting) this.crashes += 1;
   }
 
   private isAfter(other: ModelProcess, all: ModelProcess[]): boolean {

@@ -3,13 +3,15 @@ import { v7 as uuid } from 'uuid';
 import { readConfig, requireStores } from '../../src/platform/config/config.js';
 import { applyMigrations, findMigrations } from '../../src/platform/prisma/migrations.js';
 import { PrismaService } from '../../src/platform/prisma/prisma.service.js';
-import { ProcessClaimsRepository } from '../../src/processes/process-claims.repository.js';
+import {
+  type ClaimedProcess,
+  ProcessClaimsRepository,
+} from '../../src/processes/process-claims.repository.js';
 import { ProcessCommandsRepository } from '../../src/processes/process-commands.repository.js';
 import { type Concluded, ProcessEndingsRepository } from '../../src/processes/process-endings.repository.js';
 import type { ProcessEvent } from '../../src/processes/process-events.schemas.js';
 import { ProcessLeasesRepository } from '../../src/processes/process-leases.repository.js';
 import { ProcessLogRepository, type Run } from '../../src/processes/process-log.repository.js';
-import type { ClaimedProcess } from '../../src/processes/process-runner.js';
 import {
   type NewProcess,
   ProcessSubmissionsRepository,

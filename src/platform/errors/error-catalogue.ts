@@ -8,6 +8,7 @@ export const ERROR_CATALOGUE = {
   credentials_wrong: { status: 401, title: 'The e-mail address or the password is wrong', retryable: false },
   forbidden: { status: 403, title: 'The credentials do not allow this', retryable: false },
   route_not_found: { status: 404, title: 'There is no such route', retryable: false },
+  event_not_found: { status: 404, title: 'There is no such socket event', retryable: false },
   process_not_found: { status: 404, title: 'There is no such process', retryable: false },
   session_not_found: { status: 404, title: 'There is no such session', retryable: false },
   file_not_found: { status: 404, title: 'There is no such file', retryable: false },
@@ -55,6 +56,7 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  workspace_not_copied: { status: 422, title: 'The files of the session cannot be copied', retryable: false },
   too_many_messages: {
     status: 429,
     title: 'The process has not read enough of what it was sent',

@@ -1,6 +1,7 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, Logger } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { problemOf } from './app-error.js';
+import { logProblem } from './log-problem.js';
 import { toAppError } from './to-app-error.js';
 
 const MS_PER_S = 1000;
@@ -18,8 +19,7 @@ export class ProblemFilter implements ExceptionFilter {
 export function sendProblem(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
   const error = toAppError(thrown);
   const problem = problemOf(error, { instance: pathOf(request), requestId: request.id });
-  if (problem.status >= 500)
-    logger.error({ err: error.cause ?? error, requestId: request.id, code: error.code });
+  logProblem(logger, error, request.id);
   if (reply.sent || reply.raw.headersSent) {
     reply.raw.destroy();
     return;

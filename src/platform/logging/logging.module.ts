@@ -16,6 +16,11 @@ export const loggingModule = (config: ServerConfig): DynamicModule =>
         }),
         res: (response: { statusCode: number }) => ({ status: response.statusCode }),
       },
+      // What failed is told by whoever answers; the error that would be made up here for each 5xx has no more to tell.
+      customLogLevel: (_request, { statusCode }, error) =>
+        error || (statusCode >= 500 && statusCode !== 503) ? 'error' : 'info',
+      customErrorObject: (_request, _response, error: Error, value: { err: Error }) =>
+        error.message.startsWith('failed with status code') ? { ...value, err: undefined } : value,
       autoLogging: { ignore: (request) => request.url?.startsWith('/health/') ?? false },
     },
   });

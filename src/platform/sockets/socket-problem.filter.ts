@@ -2,7 +2,10 @@ import { type ArgumentsHost, Catch, Logger } from '@nestjs/common';
 import { BaseWsExceptionFilter } from '@nestjs/websockets';
 import type { Socket } from 'socket.io';
 import { problemOf } from '../errors/app-error.js';
+import type { Problem } from '../errors/errors.schemas.js';
+import { logProblem } from '../errors/log-problem.js';
 import { toAppError } from '../errors/to-app-error.js';
+import { charactersIn, noteSent } from './socket-outbox.js';
 
 /** Answers every error of a socket message: to its ack, or as `claude:error` where it carried none. */
 @Catch()
@@ -13,13 +16,20 @@ export class SocketProblemFilter extends BaseWsExceptionFilter {
     const client = host.switchToWs().getClient<Socket>();
     const error = toAppError(thrown);
     const problem = problemOf(error, { instance: host.switchToWs().getPattern(), requestId: client.id });
-    if (problem.status >= 500)
-      this.log.error({ err: error.cause ?? error, requestId: client.id, code: error.code });
+    logProblem(this.log, error, client.id);
     const ack = host.getArgs<unknown[]>().find((argument) => typeof argument === 'function') as
       Ack | undefined;
-    if (ack) ack({ ok: false, error: problem });
-    else client.emit('claude:error', { error: problem });
+    answerProblem(client, problem, ack);
   }
 }
 
-type Ack = (answer: unknown) => void;
+export type Ack = (answer: unknown) => void;
+
+export function answerProblem(socket: Socket, problem: Problem, ack: Ack | undefined): void {
+  if (ack) {
+    ack({ ok: false, error: problem });
+    return;
+  }
+  noteSent(socket, charactersIn(problem));
+  socket.emit('claude:error', { error: problem });
+}
