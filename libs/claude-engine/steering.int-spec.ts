@@ -116,13 +116,15 @@ describe('a run that is steered', () => {
     expect(asked).toBe(2);
   });
 
-  it('cancelled with something unread, is cancelled', async () => {
+  it('cancelled with something unread, is cancelled, and that is not asked any more', async () => {
     const steering = new Steering();
     const run = begin('[[hang]]', steering);
     await run.until('started');
-    steering.say(message('[[hang]]'));
+    steering.say(message('Unread'));
     run.abort();
     expect(await run.ending()).toMatchObject({ kind: 'cancelled' });
     await bench.allGone();
+    expect(run.all('user_message')).toEqual([]);
+    expect(questions()).not.toContain('Unread');
   });
 });
