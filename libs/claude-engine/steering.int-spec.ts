@@ -47,15 +47,17 @@ describe('a run that is steered', () => {
     expect(questions()).toHaveLength(2);
   });
 
-  const itInASandbox = SANDBOX.mode === 'required' ? it : it.skip;
-  itInASandbox('has what comes while a tool runs with its result', async () => {
-    const steering = new Steering();
-    const run = begin(`${bash('sleep 1')}\n[[text Both.]]`, steering, { allowedTools: ['Bash'] });
-    await run.until('tool_use');
-    steering.say(message('And this'));
-    expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'Both.', numTurns: 2 });
-    expect(run.all('user_message')).toHaveLength(1);
-    expect(JSON.stringify(bench.api.requests.at(-1)?.body)).toContain('And this');
+  const describeInASandbox = SANDBOX.mode === 'required' ? describe : describe.skip;
+  describeInASandbox('while a tool runs', () => {
+    it('has what comes with its result', async () => {
+      const steering = new Steering();
+      const run = begin(`${bash('sleep 1')}\n[[text Both.]]`, steering, { allowedTools: ['Bash'] });
+      await run.until('tool_use');
+      steering.say(message('And this'));
+      expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'Both.', numTurns: 2 });
+      expect(run.all('user_message')).toHaveLength(1);
+      expect(JSON.stringify(bench.api.requests.at(-1)?.body)).toContain('And this');
+    });
   });
 
   it.each(['@/etc/passwd', '/clear', '/model opus', '!ls', ' blanks \n'])(
