@@ -112,6 +112,13 @@ describe('every operation of the OpenAPI document', () => {
       makeId: idOf(waiting),
       answers: OWNERS_ALONE,
     },
+    sendMessage: {
+      scope: 'claude:execute',
+      body: { text: 'Go on.' },
+      makeId: idOf(waiting),
+      answers: OWNERS_ALONE,
+    },
+    interruptProcess: { scope: 'claude:execute', makeId: idOf(waiting), answers: OWNERS_ALONE },
     listProcessEvents: { scope: 'claude:read', makeId: idOf(waiting), answers: OWNERS_AND_ADMINISTRATORS },
     streamProcessEvents: { scope: 'claude:read', makeId: idOf(ended), answers: OWNERS_AND_ADMINISTRATORS },
     getQueue: { scope: 'admin', answers: ADMINISTRATORS },
@@ -272,6 +279,18 @@ describe('every event of the sockets', () => {
       isOfProcess: true,
       refusal: 'process_not_started',
       send: ask('claude:permission:respond', { permissionId: PERMISSION_ID, decision: 'allow' }),
+    },
+    'claude:message': {
+      scope: 'claude:execute',
+      isOfProcess: true,
+      refusal: 'process_not_started',
+      send: ask('claude:message', { text: 'Go on.' }),
+    },
+    'claude:interrupt': {
+      scope: 'claude:execute',
+      isOfProcess: true,
+      refusal: 'process_not_started',
+      send: ask('claude:interrupt'),
     },
   };
 

@@ -735,15 +735,38 @@ describe('what a process cannot be told is refused over HTTP and over sockets al
       code: 'process_not_started',
     },
   ].map((fault) => ({ to: PERMISSION, ...fault }));
+  const MESSAGE = { route: 'messages', event: 'claude:message', ids: {} };
+  const INTERRUPT = { route: 'interrupt', event: 'claude:interrupt', ids: {} };
+  const steering: Told[] = [
+    ...[
+      { name: 'a message of nothing', body: {}, ...invalid('/text') },
+      { name: 'an empty message', body: { text: '' }, ...invalid('/text') },
+      { name: 'a message of white space', body: { text: ' \n' }, ...invalid('/text') },
+      { name: 'a message that is a number', body: { text: 1 }, ...invalid('/text') },
+      { name: 'NUL in a message of the user', body: { text: 'a\0' }, ...invalid('/text', 'contains_nul') },
+      { name: 'half a pair in a message', body: { text: '\ud800' }, ...invalid('/text', 'lone_surrogate') },
+      { name: 'a message beyond 1 MiB', body: { text: 'x'.repeat(MIB + 1) }, ...invalid('/text', 'too_big') },
+      {
+        name: 'an unknown field of a message',
+        body: { text: 'a', prompt: 'b' },
+        ...invalid('/prompt', 'unknown_field'),
+      },
+      { name: 'a message to what waits', body: { text: 'a' }, status: 409, code: 'process_not_started' },
+    ].map((fault) => ({ to: MESSAGE, ...fault })),
+    { to: INTERRUPT, name: 'an interrupt of what waits', body: {}, status: 409, code: 'process_not_started' },
+  ];
 
-  it.each(named(answers))('%s', async (_, { to: { route, event, ids }, body, ...refusal }) => {
-    const path = `${waiting.links.self}/${route}`;
-    const overHttp = await postJson(path, JSON.stringify(body), refusal);
-    const message = { processId: waiting.id, ...ids, ...body };
-    const overSocket = await expectMessageRefused(event, [message], refusal);
-    expect(withoutPlace(overSocket)).toEqual(withoutPlace(overHttp));
-    expect(await runner.stores.query('SELECT 1 FROM process_commands')).toEqual([]);
-  });
+  it.each(named([...answers, ...steering]))(
+    '%s',
+    async (_, { to: { route, event, ids }, body, ...refusal }) => {
+      const path = `${waiting.links.self}/${route}`;
+      const overHttp = await postJson(path, JSON.stringify(body), refusal);
+      const message = { processId: waiting.id, ...ids, ...body };
+      const overSocket = await expectMessageRefused(event, [message], refusal);
+      expect(withoutPlace(overSocket)).toEqual(withoutPlace(overHttp));
+      expect(await runner.stores.query('SELECT 1 FROM process_commands')).toEqual([]);
+    },
+  );
 
   it.each([
     ['permissions/x', '/permissionId'],
@@ -1060,7 +1083,7 @@ describe('a socket message that is not what it should be is refused:', () => {
       // Four million of them would be four million fields to any schema.
       { name: `${event} with bytes`, event, args: [Buffer.alloc(3_000_000)], ...invalid('') },
     ]),
-    ...['claude:status', 'claude:unfollow', 'claude:cancel'].flatMap((event) => [
+    ...['claude:status', 'claude:unfollow', 'claude:cancel', 'claude:interrupt'].flatMap((event) => [
       { name: `${event} without an id`, event, args: [{}], ...invalid('/processId') },
       {
         name: `${event} with an id that is none`,

@@ -108,6 +108,7 @@ export class CliRun {
   /** Ends the run; the first cause counts. After the result it only makes the CLI leave at once. */
   stop(cause: StopCause): void {
     if (cause === 'fenced') this.launch?.kill();
+    this.input.silence();
     this.stopCause ??= cause;
     this.stopped.resolve(this.stopCause);
   }
@@ -298,7 +299,7 @@ export class CliRun {
       for await (const line of conversation) {
         this.conversation?.see(line);
         const read = this.steering.see(line);
-        if (read)
+        if (read && this.stopCause === null)
           this.events.push({ type: 'user_message', messageId: read.id, text: read.text, isKept: false });
         const events = this.parser.parse(line);
         if (this.isTurnUnwanted) this.stopTurn(conversation);
@@ -317,7 +318,9 @@ export class CliRun {
   }
 
   private async interrupt(conversation: Query): Promise<void> {
-    await conversation.interrupt();
+    // Not in the Agent SDK's types (0.3.330): the CLI would go on with what it was told further.
+    const interruptible: { interrupt: (options: { cancelQueued: true }) => Promise<unknown> } = conversation;
+    await interruptible.interrupt({ cancelQueued: true });
     await this.resulted.promise;
     this.input.close();
   }

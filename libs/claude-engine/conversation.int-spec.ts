@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type EngineRequest } from './claude-engine.js';
 import { Conversation } from './conversation.js';
-import { RunAbort } from './index.js';
+import { RunAbort, Steering } from './index.js';
 import { CONTINUATION, spokenIn } from './spoken-message.js';
 import { BenchRun, EngineBench, eventually } from './test-support.js';
 import {
@@ -66,10 +66,10 @@ beforeEach(() => {
 });
 afterAll(() => bench.close());
 
-function begin(request: Partial<EngineRequest>, engine = bench.engine): BenchRun {
+function begin(request: Partial<EngineRequest>, engine = bench.engine, steering?: Steering): BenchRun {
   const whole = { prompt: 'hello', permissionMode: 'acceptEdits', timeoutMs: 30_000, ...request } as const;
   const abort = new AbortController();
-  const run = engine.run(whole, { signal: abort.signal, workspaceKey: 'work', transcript });
+  const run = engine.run(whole, { signal: abort.signal, workspaceKey: 'work', transcript, steering });
   return new BenchRun(run, abort);
 }
 const end = async (request: Partial<EngineRequest>) => begin(request).ending();
@@ -114,6 +114,41 @@ describe('a conversation', () => {
       expect(system()).toMatch(said);
       expect(system()).not.toMatch(unsaid);
     }
+  });
+
+  it.each([
+    ['both were answered', 2],
+    ['the second was not read', 1],
+    ['neither was read', 0],
+  ])('is told again what its user said further, and knows what it has: %s', async (_, kept) => {
+    const prompt = { prompt: 'First\n[[deltas 5 50]]', promptId: randomUUID() };
+    const messages = ['one', 'two'].map((word) => ({
+      id: randomUUID(),
+      text: `Say ${word}\n[[text ${word}]]`,
+    }));
+    const said = (steering: Steering, all: typeof messages) => {
+      for (const message of all) steering.say(message);
+      return steering;
+    };
+    const steering = new Steering();
+    const before = begin(prompt, bench.engine, steering);
+    await before.until('text');
+    for (const message of messages.slice(0, kept)) {
+      steering.say(message);
+      await before.until('user_message');
+    }
+    await before.ending();
+    bench.api.reset();
+
+    const again = begin(prompt, bench.engine, said(new Steering(), messages));
+    const result = 'two';
+    expect(await again.ending()).toMatchObject({ kind: 'completed', result });
+    expect(again.all('user_message').map(({ messageId, isKept }) => [messageId, isKept])).toEqual(
+      messages.map(({ id }, index) => [id, index < kept]),
+    );
+    expect(turns().filter(({ prompt: asked }) => asked === prompt.prompt)).toEqual([]);
+    const timesShown = turns().length === 0 ? [1, 1] : messages.map(({ text }) => count(shown(), text));
+    expect([turns().length === 0, timesShown]).toEqual([kept === 2, [1, 1]]);
   });
 
   it('can be read: what was said and done, and none of the notes between', async () => {

@@ -10,6 +10,7 @@ export interface Question {
 /** What the CLI reads on stdin: one question at most, and then what is added, until it is closed. Open, it can be interrupted. */
 export class PromptInput {
   private isClosed = false;
+  private isSilent = false;
   private readonly added: Question[] = [];
   private readonly closed = deferred<undefined>();
   private wake: () => void = () => undefined;
@@ -18,6 +19,11 @@ export class PromptInput {
   add(question: Question): void {
     this.added.push(question);
     this.wake();
+  }
+
+  /** Nothing more is read, but the input stays open: the CLI can still be interrupted. */
+  silence(): void {
+    this.isSilent = true;
   }
 
   /** The end of the input: a CLI that has answered leaves. What was added and not read is not read any more. */
@@ -31,7 +37,7 @@ export class PromptInput {
     await Promise.race([mayAsk, this.closed.promise]);
     if (question) this.added.unshift(question);
     while (!this.isClosed) {
-      const next = this.added.shift();
+      const next = this.isSilent ? undefined : this.added.shift();
       if (next) yield toMessage(next);
       else await Promise.race([this.closed.promise, new Promise<void>((resolve) => (this.wake = resolve))]);
     }

@@ -47,15 +47,17 @@ describe('a run that is steered', () => {
     expect(questions()).toHaveLength(2);
   });
 
-  const itInASandbox = SANDBOX.mode === 'required' ? it : it.skip;
-  itInASandbox('has what comes while a tool runs with its result', async () => {
-    const steering = new Steering();
-    const run = begin(`${bash('sleep 1')}\n[[text Both.]]`, steering, { allowedTools: ['Bash'] });
-    await run.until('tool_use');
-    steering.say(message('And this'));
-    expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'Both.', numTurns: 2 });
-    expect(run.all('user_message')).toHaveLength(1);
-    expect(JSON.stringify(bench.api.requests.at(-1)?.body)).toContain('And this');
+  const describeInASandbox = SANDBOX.mode === 'required' ? describe : describe.skip;
+  describeInASandbox('while a tool runs', () => {
+    it('has what comes with its result', async () => {
+      const steering = new Steering();
+      const run = begin(`${bash('sleep 1')}\n[[text Both.]]`, steering, { allowedTools: ['Bash'] });
+      await run.until('tool_use');
+      steering.say(message('And this'));
+      expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'Both.', numTurns: 2 });
+      expect(run.all('user_message')).toHaveLength(1);
+      expect(JSON.stringify(bench.api.requests.at(-1)?.body)).toContain('And this');
+    });
   });
 
   it.each(['@/etc/passwd', '/clear', '/model opus', '!ls', ' blanks \n'])(
@@ -116,13 +118,15 @@ describe('a run that is steered', () => {
     expect(asked).toBe(2);
   });
 
-  it('cancelled with something unread, is cancelled', async () => {
+  it('cancelled with something unread, is cancelled, and that is not asked any more', async () => {
     const steering = new Steering();
     const run = begin('[[hang]]', steering);
     await run.until('started');
-    steering.say(message('[[hang]]'));
+    steering.say(message('Unread'));
     run.abort();
     expect(await run.ending()).toMatchObject({ kind: 'cancelled' });
     await bench.allGone();
+    expect(run.all('user_message')).toEqual([]);
+    expect(questions()).not.toContain('Unread');
   });
 });

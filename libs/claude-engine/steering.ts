@@ -79,7 +79,7 @@ export class Steering {
     const message = this.unread.get(id);
     if (!message || state === 'queued') return null;
     this.unread.delete(id);
-    return message;
+    return state === 'cancelled' ? null : message;
   }
 
   /** For the run, when everything is answered. */
