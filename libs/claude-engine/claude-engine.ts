@@ -1,6 +1,7 @@
 import { type EngineEvent } from './engine-event.js';
 import { type KeptWorkspace } from './engine-folders.js';
 import { type Containment } from './launcher.js';
+import { type JsonSchema } from './plain-schema.js';
 import { type Transcript } from './transcript.js';
 
 /** What to do when a tool call would need somebody's approval. Nobody is asked; there is no way to skip permissions. */
@@ -33,6 +34,10 @@ export interface EngineRequest {
   permissionMode: PermissionMode;
   /** Requests to the model, at most. */
   maxTurns?: number;
+  /** What the run may cost, US dollars. It ends with the request to the model that passes it. */
+  maxBudgetUsd?: number;
+  /** What the answer must match: checked before by schemaProblem, with `type: object` at its root. */
+  outputSchema?: JsonSchema;
   /** From the first `next()` to the end, the start of the CLI included. */
   timeoutMs: number;
 }
@@ -62,6 +67,8 @@ export interface EngineHealth {
   version: string | null;
   path: string | null;
   containment: Containment;
+  /** What it offers. */
+  tools: readonly string[];
   /** Why it is not available, for the operator. */
   detail: string | null;
 }

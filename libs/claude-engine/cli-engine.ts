@@ -29,6 +29,8 @@ export interface CliEngineOptions {
   sandbox?: SandboxOptions;
   /** The models that may be asked, as the Messages API names them; any unless told. */
   models?: readonly string[] | undefined;
+  /** The tools that it may offer, of those that the sandbox allows; all of them unless told. */
+  tools?: readonly string[] | undefined;
   /** For requests that name no model; the CLI's own default unless told. */
   defaultModel?: string;
   /** How long the CLI may say nothing, unless a tool runs; 120,000 unless told. */
@@ -72,10 +74,12 @@ export class CliEngine implements ClaudeEngine {
     const { directory, guard, sandbox = { mode: 'auto', network: 'none' } } = options;
     const { onNotice = () => undefined, cliPath = bundledCliPath() } = options;
     const folders = new EngineFolders(directory);
+    const launcher = await chooseLauncher(sandbox, { cliPath, onNotice });
     return new CliEngine({
       cliPath,
       folders,
-      launcher: await chooseLauncher(sandbox, { cliPath, onNotice }),
+      launcher,
+      tools: launcher.tools.filter((name) => options.tools?.includes(name) ?? true),
       upstream: new Upstream(options),
       models: options.models,
       defaultModel: options.defaultModel,
@@ -129,8 +133,9 @@ export class CliEngine implements ClaudeEngine {
 
   async probe(): Promise<EngineHealth> {
     const path = this.settings.cliPath;
-    const { containment } = this.settings.launcher;
-    const health = { engine: this.name, path, containment } as const;
+    const { launcher, tools } = this.settings;
+    const { containment } = launcher;
+    const health = { engine: this.name, path, containment, tools } as const;
     if (path === null) {
       return {
         ...health,

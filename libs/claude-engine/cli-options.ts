@@ -1,8 +1,9 @@
 import { type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type PermissionMode } from './claude-engine.js';
 import { containmentHook } from './path-containment.js';
-import { type Launcher } from './launcher.js';
-import { CHANGING_TOOLS } from './supported-tools.js';
+import { type Containment } from './launcher.js';
+import { type JsonSchema } from './plain-schema.js';
+import { CHANGING_TOOLS, type SupportedTool } from './supported-tools.js';
 
 const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
   deny: 'dontAsk',
@@ -13,11 +14,19 @@ const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
 /** What a request means to the Agent SDK. The launch adds where it runs: environment, executable, spawning. */
 export function cliOptions(
   request: EngineRequest,
-  place: { workspace: string; launcher: Launcher; defaultModel: string | undefined },
+  place: {
+    workspace: string;
+    containment: Containment;
+    /** What is offered. */
+    tools: readonly SupportedTool[];
+    defaultModel: string | undefined;
+    /** What stands for the request's schema: see schemaForModel. */
+    schema: JsonSchema | null;
+  },
 ): Options {
-  const { workspace, launcher } = place;
-  const { maxTurns, model = place.defaultModel } = request;
-  const isOffered = (name: string) => (launcher.tools as readonly string[]).includes(name);
+  const { workspace, containment, tools, schema } = place;
+  const { maxTurns, maxBudgetUsd, model = place.defaultModel } = request;
+  const isOffered = (name: string) => (tools as readonly string[]).includes(name);
   return {
     cwd: workspace,
     // A prompt is a command language otherwise: `@file` mentions and slash commands would be obeyed.
@@ -29,13 +38,15 @@ export function cliOptions(
     permissionMode: PERMISSION_MODES[request.permissionMode],
     // Nobody answers: what would ask is refused at once.
     permissionPrompts: 'none',
-    tools: (request.tools ?? launcher.tools).filter(isOffered),
+    tools: (request.tools ?? tools).filter(isOffered),
     allowedTools: allowedTools(request).filter(isOffered),
     disallowedTools: (request.disallowedTools ?? []).filter(isOffered),
-    ...(launcher.containment === 'file-tools' ? { hooks: { PreToolUse: [containmentHook(workspace)] } } : {}),
+    ...(containment === 'file-tools' ? { hooks: { PreToolUse: [containmentHook(workspace)] } } : {}),
     systemPrompt: systemPrompt(request),
     ...(model === undefined ? {} : { model }),
     ...(maxTurns === undefined ? {} : { maxTurns }),
+    ...(maxBudgetUsd === undefined ? {} : { maxBudgetUsd }),
+    ...(schema === null ? {} : { outputFormat: { type: 'json_schema', schema } }),
   };
 }
 

@@ -17,12 +17,13 @@ import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
 import { NO_USAGE } from './open-message.js';
+import { heldTo, schemaForModel } from './output-schema.js';
 import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { type KeptAnswer } from './standing.js';
 import { StreamParser } from './stream-parser.js';
-import { SUPPORTED_TOOLS } from './supported-tools.js';
+import { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
 import { type Upstream } from './upstream.js';
 
 /** What the runs of one engine have in common. */
@@ -31,6 +32,8 @@ export interface RunSettings {
   cliPath: string | null;
   folders: EngineFolders;
   launcher: Launcher;
+  /** What is offered. */
+  tools: readonly SupportedTool[];
   upstream: Upstream;
   models: readonly string[] | undefined;
   apiMaxRetries: number | undefined;
@@ -144,6 +147,7 @@ export class CliRun {
     await kept.writeTo(launchFolders.config);
     const { site, token } = await launch.prepare(workspace);
     const question = kept.question();
+    const { outputSchema } = this.request;
     const mayAsk = this.mayAsk();
     // A CLI that goes on by itself asks as soon as it is up.
     if (question === null) await Promise.race([mayAsk, this.stopped.promise]);
@@ -155,8 +159,10 @@ export class CliRun {
         ...kept.options(),
         ...cliOptions(this.request, {
           workspace: site.workspace,
-          launcher,
+          containment: launcher.containment,
+          tools: this.settings.tools,
           defaultModel: this.settings.defaultModel,
+          schema: outputSchema ? await schemaForModel(outputSchema) : null,
         }),
         pathToClaudeCodeExecutable: cliPath,
         env: {
@@ -198,12 +204,12 @@ export class CliRun {
 
   /** Whether the request needs a tool that this engine does not offer: nothing is answered without it. */
   private refuse(): boolean {
-    const { tools } = this.settings.launcher;
+    const { tools } = this.settings;
     const missing = (this.request.tools ?? []).filter(
       (name) => isOneOf(SUPPORTED_TOOLS, name) && !isOneOf(tools, name),
     );
     if (missing.length === 0) return false;
-    const detail = `Without a sandbox there is no ${missing.join(', ')} on the server that took this.`;
+    const detail = `There is no ${missing.join(', ')} on the server that took this.`;
     this.finish({
       kind: 'failed',
       error: engineError('engine_unavailable', { detail, retryable: false }),
@@ -255,7 +261,7 @@ export class CliRun {
         const events = this.parser.parse(line);
         this.watchdog?.saw(events);
         for (const event of events) {
-          if (event.type === 'ended') this.seeResult(event.ending);
+          if (event.type === 'ended') this.seeResult(await heldTo(this.request.outputSchema, event.ending));
           // The CLI would go on trying for minutes with a key that was refused.
           else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
             this.stop('refused');
@@ -338,7 +344,7 @@ export class CliRun {
 function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer): Ending {
   const { text: result, truncated } = cut(whole);
   const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
-  return { kind: 'completed', result, truncated, ...figures };
+  return { kind: 'completed', result, truncated, structuredResult: null, ...figures };
 }
 
 function isOneOf(names: readonly string[], name: string): boolean {

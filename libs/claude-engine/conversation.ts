@@ -31,7 +31,10 @@ export class Conversation {
     const kept = loaded && hasBegun(loaded) ? loaded : null;
     const { promptId } = request;
     const standing = promptId === undefined ? ({ kind: 'new' } as const) : standingOf(kept, promptId);
-    return new Conversation(request, transcript, kept, standing);
+    // What was said is not what was asked for.
+    const isAnswered = standing.kind === 'answered' && request.outputSchema === undefined;
+    const found = standing.kind === 'answered' && !isAnswered ? ({ kind: 'stopped' } as const) : standing;
+    return new Conversation(request, transcript, kept, found);
   }
 
   /** What the CLI is asked; null where it goes on by itself. */

@@ -11,6 +11,8 @@ export const ENGINE_ERROR_CODES = [
   'upstream_overloaded',
   'upstream_invalid_request',
   'max_turns_reached',
+  'run_budget_reached',
+  'output_schema_mismatch',
   'internal',
 ] as const;
 export type EngineErrorCode = (typeof ENGINE_ERROR_CODES)[number];
@@ -25,7 +27,8 @@ export interface EngineError {
   retryAfterMs: number | null;
 }
 
-export type StopReason = 'end_turn' | 'max_tokens' | 'max_turns' | 'refusal' | 'interrupted';
+export type StopReason =
+  'end_turn' | 'max_tokens' | 'max_turns' | 'refusal' | 'interrupted' | 'run_budget_reached';
 
 export interface Usage {
   inputTokens: number;
@@ -57,6 +60,8 @@ export interface CompletedEnding {
   result: string;
   /** Whether `result` was cut at MAX_TEXT_LENGTH. */
   truncated: boolean;
+  /** What the request's `outputSchema` asked for; null where it has none. */
+  structuredResult: unknown;
   stopReason: StopReason;
   numTurns: number;
   usage: Usage;

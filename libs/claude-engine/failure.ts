@@ -10,6 +10,8 @@ const DETAILS: Record<EngineErrorCode, string> = {
   upstream_overloaded: 'The Messages API is overloaded or cannot be reached.',
   upstream_invalid_request: 'The Messages API refused the request as invalid.',
   max_turns_reached: 'Claude had not finished when the limit of turns was reached.',
+  run_budget_reached: 'The run has cost what it might cost.',
+  output_schema_mismatch: 'Claude gave no output that matches the schema.',
   internal: 'The Claude CLI failed.',
 };
 const RETRYABLE: ReadonlySet<EngineErrorCode> = new Set([
@@ -19,6 +21,7 @@ const RETRYABLE: ReadonlySet<EngineErrorCode> = new Set([
   'upstream_overloaded',
 ]);
 const MAX_DETAIL_LENGTH = 500;
+const MAX_PROBLEM_LENGTH = 300;
 
 /** An error as a client may see it. `detail` replaces the code's standing sentence. */
 export function engineError(
@@ -58,12 +61,25 @@ const CODES_OF_WORDS = new Map<string, EngineErrorCode>([
  */
 export function failureOf(line: ResultLine, word: string | null): EngineError {
   if (line.subtype === 'error_max_turns') return engineError('max_turns_reached');
+  if (line.subtype === 'error_max_budget_usd') return engineError('run_budget_reached');
+  if (line.subtype === 'error_max_structured_output_retries') return mismatch(lastErrorOf(line));
   if (line.startup_failure_reason !== undefined) return engineError('engine_unavailable');
   const code = codeOf(line, word);
   if (code !== 'upstream_invalid_request') return engineError(code);
   const told = toldBy(line.result ?? '');
   return engineError(code, told ? { detail: `${DETAILS[code]} ${told}` } : {});
 }
+
+/** @param problem what is wrong with the output */
+export function mismatch(problem: string): EngineError {
+  const detail = `Claude gave no output that matches the schema: ${problem.slice(0, MAX_PROBLEM_LENGTH)}`;
+  return engineError('output_schema_mismatch', { detail });
+}
+
+const lastErrorOf = ({ errors = [] }: ResultLine) =>
+  /last StructuredOutput error: (?:Output does not match required schema: )?(.+)$/s.exec(
+    errors.at(-1) ?? '',
+  )?.[1] ?? 'it gave none.';
 
 function codeOf(line: ResultLine, word: string | null): EngineErrorCode {
   if (typeof line.api_error_status === 'number') return codeOfStatus(line.api_error_status);

@@ -20,6 +20,8 @@ const SUBMIT_ERRORS: ErrorCode[] = [
   'body_too_large',
   'not_supported_yet',
   'tool_not_allowed',
+  'model_not_allowed',
+  'output_schema_invalid',
   'idempotency_key_reused',
   'queue_full',
   'session_not_found',

@@ -27,6 +27,7 @@ export const engineProvider: Provider = {
         hidden: [process.cwd(), config.DATA_DIR],
       },
       models: config.CLAUDE_MODELS,
+      tools: config.CLAUDE_TOOLS,
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,

@@ -121,6 +121,8 @@ async function finish(
     data: {
       status: outcome.status,
       result: outcome.result ?? null,
+      structuredResult:
+        (outcome.structuredResult as Prisma.InputJsonObject | null | undefined) ?? Prisma.DbNull,
       error: outcome.error ?? Prisma.DbNull,
       stopReason: outcome.stopReason ?? null,
       ...sumOf(row, outcome),

@@ -1,6 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
-import { SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
 import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
@@ -17,6 +16,7 @@ import { ProcessesQueue } from './processes.queue.js';
 import type { ExecuteRequest, Process } from './processes.schemas.js';
 import { ProcessesService } from './processes.service.js';
 import { QueueForecastService } from './queue-forecast.service.js';
+import { RequestChecks } from './request-checks.js';
 import { hashOf } from './request-hash.js';
 
 const KEY_KEPT_MS = 24 * 60 * 60 * 1000;
@@ -40,6 +40,7 @@ export class ProcessSubmissionsService {
 
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
+    private readonly checks: RequestChecks,
     private readonly submissions: ProcessSubmissionsRepository,
     private readonly processes: ProcessesService,
     private readonly queue: ProcessesQueue,
@@ -49,11 +50,10 @@ export class ProcessSubmissionsService {
 
   /**
    * Resolves once the process is durable.
-   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`
+   * @throws AppError what RequestChecks refuses, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`
    */
   async submit(caller: Caller, request: ExecuteRequest, key: string | null): Promise<Submission> {
-    requireOfferedTools(request);
-    requireOriginOfFork(request);
+    await this.checks.require(request);
     const named = key === null ? null : { key, requestHash: hashOf(request), keptMs: KEY_KEPT_MS };
     const submitted = await this.take(caller, request, named);
     switch (submitted.kind) {
@@ -85,14 +85,15 @@ export class ProcessSubmissionsService {
 
   private toNewProcess({ userId }: Caller, request: ExecuteRequest): NewProcess {
     const { prompt, metadata, priority, retry, queueTimeoutMs = null, ...others } = request;
-    const { sessionId, forkSession, ...rest } = others;
+    const { sessionId, forkSession, outputSchema, ...rest } = others;
     return {
       id: uuid(),
       userId,
       session: chosenSession(sessionId, forkSession),
       prompt,
       promptPreview: previewOf(prompt),
-      request: rest,
+      // As text: jsonb would sort its fields, and a model fills them in as they come.
+      request: outputSchema ? { ...rest, outputSchema: JSON.stringify(outputSchema) } : rest,
       metadata,
       priority,
       maxAttempts: retry?.maxAttempts ?? 1,
@@ -121,22 +122,6 @@ function chosenSession(sessionId: string | undefined, isForked: boolean): Sessio
   return isForked
     ? { kind: 'forked', id: uuid(), originId: sessionId }
     : { kind: 'continued', id: sessionId };
-}
-
-function requireOriginOfFork({ sessionId, forkSession }: ExecuteRequest): void {
-  if (!forkSession || sessionId !== undefined) return;
-  const errors = [{ pointer: '/forkSession', code: 'session_missing', detail: 'needs a sessionId' }];
-  throw new AppError('validation_failed', '/forkSession: needs a sessionId', { errors });
-}
-
-function requireOfferedTools({ tools = [], allowedTools = [], disallowedTools = [] }: ExecuteRequest): void {
-  for (const [field, names] of Object.entries({ tools, allowedTools, disallowedTools })) {
-    const index = names.findIndex((name) => !(SUPPORTED_TOOLS as readonly string[]).includes(name));
-    if (index < 0) continue;
-    const detail = `this server offers ${SUPPORTED_TOOLS.join(', ')}`;
-    const errors = [{ pointer: `/${field}/${index}`, code: 'tool_not_allowed', detail }];
-    throw new AppError('tool_not_allowed', `There is no tool ${names[index] ?? ''}: ${detail}.`, { errors });
-  }
 }
 
 // Whole characters: a cut pair of surrogates is no text.

@@ -9,11 +9,11 @@ export function toProcess(row: ProcessRow, queuePosition: number | null): Proces
     ...toFields(row, queuePosition),
     prompt: row.contentDeletedAt ? null : row.prompt,
     result: row.result,
-    structuredResult: null,
+    structuredResult: row.structuredResult,
   };
 }
 
-export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result'>;
+export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result' | 'structuredResult'>;
 
 export function toSummary(row: SummaryRow, queuePosition: number | null): ProcessSummary {
   return { ...toFields(row, queuePosition), promptPreview: row.promptPreview };

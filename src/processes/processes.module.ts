@@ -32,6 +32,7 @@ import { ProcessesRepository } from './processes.repository.js';
 import { ProcessesService } from './processes.service.js';
 import { QueueForecastService } from './queue-forecast.service.js';
 import { QueuePlacesRepository } from './queue-places.repository.js';
+import { RequestChecks } from './request-checks.js';
 import { RetentionSweep } from './retention-sweep.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
 import { WorkerDirectory } from './worker-directory.js';
@@ -82,6 +83,7 @@ export class ProcessesModule {
         ProcessSubmissionsService,
         QueueForecastService,
         QueuePlacesRepository,
+        RequestChecks,
         RetentionSweep,
         OperationsService,
         WorkerDirectory,

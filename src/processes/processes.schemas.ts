@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { timestamp } from '../platform/http/common.schemas.js';
+import { OutputSchemaSchema } from './output-schema.schemas.js';
 import { type Usage, UsageSchema } from '../sessions/usage.schemas.js';
 
 export type { Usage };
@@ -30,9 +31,6 @@ const plannedValue = (value: string) => ({
   error: `${value} is not supported yet`,
   params: { code: 'not_supported_yet' },
 });
-
-/** Fields of the contract that a later version brings. Until then they are refused by name. */
-const PLANNED_FIELDS = ['maxBudgetUsd', 'outputSchema'];
 
 /** The failures after which a caller may let a process run again. */
 const RetryableCodeSchema = z
@@ -96,6 +94,11 @@ export const ExecuteRequestSchema = z
           'What becomes of a tool call that nothing allows: `deny` refuses it, `acceptEdits` lets file edits through, `plan` changes nothing',
       }),
     maxTurns: z.int().min(1).max(1000).optional(),
+    maxBudgetUsd: z.number().min(0.0001).max(10_000).optional().meta({
+      description:
+        'US dollars: it fails with run_budget_reached after the request to the model that passes it, over all its attempts',
+    }),
+    outputSchema: OutputSchemaSchema.optional(),
     timeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({ description: 'How long it may run' }),
     queueTimeoutMs: z.int().min(1000).max(DAY_MS).optional().meta({
       description: 'How long it may wait for its first start; after that it fails with queue_timeout',
@@ -123,7 +126,7 @@ export const ExecuteRequestSchema = z
       .refine((pairs) => Object.keys(pairs).length <= 16, 'must not have more than 16 pairs')
       .default({}),
   })
-  .meta({ id: 'ExecuteRequest', 'x-planned-fields': PLANNED_FIELDS });
+  .meta({ id: 'ExecuteRequest' });
 
 export type ExecuteRequest = z.output<typeof ExecuteRequestSchema>;
 
@@ -140,7 +143,7 @@ export const ProcessErrorSchema = z
   .object({
     code: z.string().meta({
       description:
-        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, internal; more may come',
+        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, run_budget_reached, output_schema_mismatch, internal; more may come',
     }),
     detail: z.string(),
     retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),
@@ -206,7 +209,7 @@ export const ProcessSchema = z
     ...summaryFields,
     prompt: z.string().nullable().meta({ description: 'Null once the content was deleted' }),
     result: z.string().nullable(),
-    structuredResult: z.unknown(),
+    structuredResult: z.unknown().meta({ description: 'What the outputSchema asked for' }),
   })
   .meta({ id: 'Process', description: 'One run of Claude. Every field is always there, null when empty' });
 

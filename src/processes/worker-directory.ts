@@ -20,6 +20,7 @@ const WorkerStatusSchema = z.object({
     version: z.string().nullable(),
     path: z.string().nullable(),
     containment: z.string(),
+    tools: z.array(z.string()),
     detail: z.string().nullable(),
   }),
 });

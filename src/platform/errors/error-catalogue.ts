@@ -29,6 +29,8 @@ export const ERROR_CATALOGUE = {
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  model_not_allowed: { status: 422, title: 'The model is not one that this server offers', retryable: false },
+  output_schema_invalid: { status: 422, title: 'The output schema is not one', retryable: false },
   queue_full: { status: 429, title: 'The queue is full', retryable: true },
   internal: { status: 500, title: 'The server failed', retryable: false },
   unavailable: { status: 503, title: 'The server cannot do this at the moment', retryable: true },
