@@ -296,7 +296,6 @@ describe('a body that is not what it should be is refused over HTTP and over soc
     { name: 'a fork in words', body: json({ forkSession: 'yes' }), ...invalid('/forkSession') },
     ...Object.entries({
       permissionMode: 'ask',
-      engine: 'api',
     }).map(([field, value]) => ({
       name: `the planned ${field}`,
       body: json({ [field]: value }),

@@ -1,14 +1,20 @@
 import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
-import { cut } from './bounded-text.js';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
 import { cliEnvironment } from './cli-environment.js';
 import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
+import { type CliProbe } from './cli-probe.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
 import { type EngineFolders } from './engine-folders.js';
-import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcome } from './engine-event.js';
+import {
+  type Ending,
+  type EngineErrorCode,
+  type EngineEvent,
+  type FailedEnding,
+  type PartialOutcome,
+} from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 import { EventQueue } from './event-queue.js';
 import { engineError } from './failure.js';
@@ -16,12 +22,12 @@ import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
-import { NO_USAGE } from './open-message.js';
 import { heldTo, schemaForModel } from './output-schema.js';
 import { PromptInput } from './prompt-input.js';
-import { RunAbort, type RunAbortKind } from './run-abort.js';
+import { RunAbort } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
-import { type KeptAnswer } from './standing.js';
+import { endingOfKept } from './standing.js';
+import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
 import { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
 import { type Upstream } from './upstream.js';
@@ -39,13 +45,11 @@ export interface RunSettings {
   apiMaxRetries: number | undefined;
   defaultModel: string | undefined;
   stallMs: number;
+  probe: CliProbe;
   ladder: Ladder;
   guard: Guard | null;
   onNotice: (notice: EngineNotice) => void;
 }
-
-/** Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key. */
-type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused';
 
 /** A CLI that has answered may take this long to leave. */
 const EXIT_GRACE_MS = 3000;
@@ -115,7 +119,7 @@ export class CliRun {
       await this.launchAndSee();
     } catch (error) {
       this.tellFailure(error);
-      this.finish(this.failed('engine_unavailable'));
+      this.finish({ ...this.failed('engine_unavailable'), isUnstarted: !this.launch?.hasAsked });
     } finally {
       clearTimeout(deadline);
       signal.removeEventListener('abort', onAbort);
@@ -133,6 +137,7 @@ export class CliRun {
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
       );
     }
+    await this.settings.probe.requireRecent(cliPath);
     const kept = await Conversation.of(this.request, this.context.transcript);
     if (kept.standing.kind === 'answered') {
       this.finish(endingOfKept(kept.standing));
@@ -247,7 +252,7 @@ export class CliRun {
         this.finish(
           this.settings.guard?.hasStruck(launch.id)
             ? this.endingOf('fenced')
-            : this.failed(this.orUnavailable('internal')),
+            : { ...this.failed(this.orUnavailable('internal')), isUnstarted: !this.hasBegun(launch) },
         );
         return launch.end();
     }
@@ -288,34 +293,7 @@ export class CliRun {
 
   private endingOf(cause: StopCause): Ending {
     const outcome = this.result ? partialOf(this.result) : this.parser.partial();
-    switch (cause) {
-      case 'cancelled':
-      case 'abandoned':
-        return { kind: 'cancelled', ...outcome };
-      case 'timeout':
-        return { kind: 'failed', error: engineError('timeout'), ...outcome };
-      case 'stalled':
-        return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
-      case 'refused':
-        return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
-      case 'shutdown': {
-        const detail = 'The server that ran this was shut down.';
-        return this.endedByServer(detail, outcome);
-      }
-      case 'fenced': {
-        const detail = 'The server that ran this lost touch, and its run was ended.';
-        return this.endedByServer(detail, outcome);
-      }
-    }
-  }
-
-  private endedByServer(detail: string, outcome: PartialOutcome): Ending {
-    return {
-      kind: 'failed',
-      error: engineError('engine_unavailable', { detail }),
-      isByServer: true,
-      ...outcome,
-    };
+    return endingOfStop(cause, outcome, this.parser);
   }
 
   /** A CLI that never came up was not available, whatever else is wrong with it. */
@@ -323,7 +301,11 @@ export class CliRun {
     return this.parser.hasStarted ? code : 'engine_unavailable';
   }
 
-  private failed(code: EngineErrorCode): Ending {
+  private hasBegun(launch: Launch): boolean {
+    return this.parser.hasStarted || launch.hasAsked;
+  }
+
+  private failed(code: EngineErrorCode): FailedEnding {
     return { kind: 'failed', error: engineError(code), ...this.parser.partial() };
   }
 
@@ -338,13 +320,6 @@ export class CliRun {
     const launchId = this.launch?.id ?? null;
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
-}
-
-/** Of a run that found its prompt answered: it has asked nobody. */
-function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer): Ending {
-  const { text: result, truncated } = cut(whole);
-  const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
-  return { kind: 'completed', result, truncated, structuredResult: null, ...figures };
 }
 
 function isOneOf(names: readonly string[], name: string): boolean {

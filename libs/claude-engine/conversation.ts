@@ -37,6 +37,16 @@ export class Conversation {
     return new Conversation(request, transcript, kept, found);
   }
 
+  /** What the CLI calls the conversation; null before it has begun. */
+  get cliSessionId(): string | null {
+    return this.kept?.cliSessionId ?? null;
+  }
+
+  /** All that is kept of the conversation itself. */
+  get entries(): readonly TranscriptEntry[] {
+    return this.kept?.parts.find(({ subpath }) => subpath === '')?.entries ?? [];
+  }
+
   /** What the CLI is asked; null where it goes on by itself. */
   question(): Question | null {
     const { prompt, promptId } = this.request;

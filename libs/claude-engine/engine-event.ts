@@ -75,6 +75,8 @@ export type FailedEnding = {
   error: EngineError;
   /** It was the server that ended it, which shuts down or has lost touch: neither the CLI nor the request is to blame. */
   isByServer?: true;
+  /** The engine could not be started, and has asked nobody: another engine may run it. */
+  isUnstarted?: boolean;
 } & PartialOutcome;
 export type CancelledEnding = { kind: 'cancelled' } & PartialOutcome;
 export type Ending = CompletedEnding | FailedEnding | CancelledEnding;

@@ -64,9 +64,41 @@ export function failureOf(line: ResultLine, word: string | null): EngineError {
   if (line.subtype === 'error_max_budget_usd') return engineError('run_budget_reached');
   if (line.subtype === 'error_max_structured_output_retries') return mismatch(lastErrorOf(line));
   if (line.startup_failure_reason !== undefined) return engineError('engine_unavailable');
-  const code = codeOf(line, word);
-  if (code !== 'upstream_invalid_request') return engineError(code);
-  const told = toldBy(line.result ?? '');
+  return errorOf(codeOf(line, word), /^API Error: \d{3} (.+)$/s.exec(line.result ?? '')?.[1] ?? '');
+}
+
+/**
+ * The same for an answer of the Messages API itself.
+ * @param answer.status null where there was no answer
+ * @param answer.type of the error, in the API's words; an error in a stream has no status
+ */
+export function failureOfAnswer({
+  status,
+  type,
+  message,
+}: {
+  status: number | null;
+  type: string;
+  message: string;
+}): EngineError {
+  const code = status === null ? (CODES_OF_TYPES.get(type) ?? 'upstream_overloaded') : codeOfStatus(status);
+  return errorOf(code, message);
+}
+
+/** The Messages API's words for an error that comes in a stream. */
+const CODES_OF_TYPES = new Map<string, EngineErrorCode>([
+  ['authentication_error', 'upstream_authentication_failed'],
+  ['permission_error', 'upstream_authentication_failed'],
+  ['billing_error', 'upstream_authentication_failed'],
+  ['rate_limit_error', 'upstream_rate_limited'],
+  ['invalid_request_error', 'upstream_invalid_request'],
+  ['not_found_error', 'upstream_invalid_request'],
+  ['request_too_large', 'upstream_invalid_request'],
+]);
+
+/** @param said by the API; told to the client where it is about the request */
+function errorOf(code: EngineErrorCode, said: string): EngineError {
+  const told = code === 'upstream_invalid_request' ? fitForClient(said) : '';
   return engineError(code, told ? { detail: `${DETAILS[code]} ${told}` } : {});
 }
 
@@ -89,9 +121,8 @@ function codeOf(line: ResultLine, word: string | null): EngineErrorCode {
 }
 
 /** What the API said about the request, without addresses and paths of ours. */
-function toldBy(result: string): string {
-  const told = /^API Error: \d{3} (.+)$/s.exec(result)?.[1] ?? '';
-  return told
+function fitForClient(said: string): string {
+  return said
     .replaceAll(/\(?\b(?:https?:\/\/)?[\w.-]+:\d{2,5}\b\)?/g, '')
     .replaceAll(/(?<=^|[\s'"(])\/[\w./-]{2,}/g, '')
     .trim()

@@ -32,6 +32,7 @@ export {
   type UsageEvent,
 } from './engine-event.js';
 export { EngineFolders } from './engine-folders.js';
+export { FallbackEngine } from './fallback-engine.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { type Containment } from './launcher.js';

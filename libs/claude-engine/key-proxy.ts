@@ -5,6 +5,7 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { rateLimitReset } from './rate-limit-reset.js';
 import { type Upstream } from './upstream.js';
 
 export interface KeyProxyOptions {
@@ -142,6 +143,9 @@ export class KeyProxy {
     if (body === null) return [413, 'request_too_large', 'The body exceeds 32 MB.'];
     if (Buffer.isBuffer(body) && !this.mayAsk(body))
       return [404, 'not_found_error', 'This server does not offer the model.'];
+    const { breaker } = this.options.upstream;
+    const waitMs = breaker.admit();
+    if (waitMs > 0) return [529, 'overloaded_error', 'The Messages API fails: not asked.', waitMs];
     const outgoing = this.options.upstream.request(request.url ?? '/', {
       method: request.method ?? 'GET',
       headers: passedOn(request.headers),
@@ -151,6 +155,10 @@ export class KeyProxy {
     if (Buffer.isBuffer(body)) outgoing.end(this.count(body, 'sentBytes'));
     else void pipeline(this.counted(body, 'sentBytes'), outgoing).catch(() => undefined);
     const answer = await answerTo(outgoing);
+    const isAway = answer === null || (answer.statusCode ?? 0) >= 500;
+    if (isAway && response.destroyed) breaker.abandon();
+    else if (isAway) breaker.fail();
+    else breaker.succeed();
     if (!answer) return [502, 'api_error', 'The Messages API cannot be reached.'];
     this.note(answer, performance.now() - began);
     response.writeHead(answer.statusCode ?? 502, passedOn(answer.headers));
@@ -166,7 +174,7 @@ export class KeyProxy {
 
   private note({ statusCode, headers }: IncomingMessage, elapsedMs: number): void {
     if (this.traffic.firstByteMs.length < MAX_TIMES) this.traffic.firstByteMs.push(Math.round(elapsedMs));
-    if (statusCode === 429) this.retryAt = readRetryAfter(headers['retry-after']);
+    if (statusCode === 429) this.retryAt = rateLimitReset(headers);
   }
 
   private async *counted(
@@ -181,15 +189,17 @@ export class KeyProxy {
     return chunk;
   }
 
-  private refuse(response: ServerResponse, [status, type, message]: Refusal): void {
+  private refuse(response: ServerResponse, [status, type, message, retryAfterMs]: Refusal): void {
     this.traffic.refused += 1;
-    response.writeHead(status, { 'content-type': 'application/json' });
+    const retryAfter =
+      retryAfterMs === undefined ? {} : { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) };
+    response.writeHead(status, { 'content-type': 'application/json', ...retryAfter });
     response.end(JSON.stringify({ type: 'error', error: { type, message } }));
   }
 }
 
 /** In the Messages API's own words. */
-type Refusal = [status: number, type: string, message: string];
+type Refusal = [status: number, type: string, message: string, retryAfterMs?: number];
 
 function tokenOf({ headers }: IncomingMessage): string {
   const key = headers['x-api-key'];
@@ -227,11 +237,4 @@ function modelIn(body: Buffer): string {
   } catch {
     return '';
   }
-}
-
-/** Seconds, or a date: RFC 9110, 10.2.3. */
-function readRetryAfter(value: string | undefined): number | null {
-  if (value === undefined) return null;
-  const at = /^\d+$/.test(value) ? Date.now() + Number(value) * 1000 : Date.parse(value);
-  return Number.isNaN(at) ? null : at;
 }

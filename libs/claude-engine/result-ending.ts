@@ -19,6 +19,9 @@ const STOP_REASONS = new Map<string, StopReason>([
   ['refusal', 'refusal'],
 ]);
 
+/** @param word of the Messages API */
+export const stopReasonOf = (word: string): StopReason => STOP_REASONS.get(word) ?? 'end_turn';
+
 /** By the subtype of the result. */
 const LIMITS = new Map<string, StopReason>([
   ['error_max_turns', 'max_turns'],
@@ -45,7 +48,7 @@ export function endingOf(line: ResultLine, before: Before): Ending {
     const stopReason = LIMITS.get(line.subtype) ?? null;
     return { kind: 'failed', error: failureOf(line, before.errorWord), stopReason, ...outcome };
   }
-  const stopReason = STOP_REASONS.get(before.stopReason ?? line.stop_reason ?? '') ?? 'end_turn';
+  const stopReason = stopReasonOf(before.stopReason ?? line.stop_reason ?? '');
   const { text: result, truncated } = cut(line.result ?? '');
   const structuredResult = line.structured_output ?? null;
   return { kind: 'completed', result, truncated, structuredResult, stopReason, ...outcome };

@@ -29,7 +29,6 @@ export function toEngineRequest(
     permissionMode,
     timeoutMs,
     maxBudgetUsd,
-    engine: _engine,
     cancelOnDisconnect: _cancel,
     ...rest
   } = StoredRequestSchema.parse(request);

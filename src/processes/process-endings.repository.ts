@@ -102,6 +102,7 @@ const historyOf = (row: ProcessRow): RunHistory => ({
   hasStarted: row.hasStarted,
   crashCount: row.crashCount,
   cancelRequested: row.cancelRequestedAt !== null,
+  queueTimeoutMs: row.queueDeadline && row.queueDeadline.getTime() - row.createdAt.getTime(),
 });
 
 /** What the attempts before this one have used stands in the row. */

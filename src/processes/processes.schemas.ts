@@ -110,10 +110,10 @@ export const ExecuteRequestSchema = z
       .default(DEFAULT_PRIORITY)
       .meta({ description: "Orders the caller's own waiting processes, the highest first" }),
     retry: RetrySchema.optional(),
-    engine: z
-      .enum(['auto', 'cli', 'api'])
-      .refine((engine) => engine !== 'api', plannedValue('api'))
-      .default('auto'),
+    engine: z.enum(['auto', 'cli', 'api']).default('auto').meta({
+      description:
+        '`cli`: the Claude CLI. `api`: the Messages API without it, and without tools. `auto`: the CLI, and where it cannot be started, the API for what needs no tools',
+    }),
     cancelOnDisconnect: z
       .boolean()
       .default(false)

@@ -88,6 +88,7 @@ export const EnvironmentSchema = z.object({
     .min(0)
     .max(100)
     .default(10),
+  CLAUDE_BREAKER_FAILURES: count(10, 1_000_000),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
   WORKER_CONCURRENCY: count(2, 256),
