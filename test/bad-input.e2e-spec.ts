@@ -50,17 +50,13 @@ const invalid = (pointer: string, issue?: string): Refusal => ({
   pointer,
   ...(issue === undefined ? {} : { issue }),
 });
-const planned = (pointer: string): Refusal => ({
-  status: 422,
-  code: 'not_supported_yet',
-  pointer,
-  issue: 'not_supported_yet',
-});
 const NOT_JSON: Refusal = { status: 400, code: 'invalid_json' };
 const BAD_CURSOR: Refusal = { status: 400, code: 'cursor_invalid' };
 const UNAUTHENTICATED: Refusal = { status: 401, code: 'unauthenticated' };
 const NOT_ALLOWED: Refusal = { status: 405, code: 'method_not_allowed' };
 const NO_ROUTE: Refusal = { status: 404, code: 'route_not_found' };
+
+const nested = (depth: number): object => (depth === 0 ? {} : { not: nested(depth - 1) });
 
 const named = <T extends { name: string }>(cases: T[]) => cases.map((each) => [each.name, each] as const);
 
@@ -293,21 +289,43 @@ describe('a body that is not what it should be is refused over HTTP and over soc
       ...invalid('/forkSession', 'session_missing'),
     },
     { name: 'a fork in words', body: json({ forkSession: 'yes' }), ...invalid('/forkSession') },
-    ...Object.entries({
-      maxBudgetUsd: 1,
-      outputSchema: { type: 'object' },
-      engine: 'api',
-    }).map(([field, value]) => ({
-      name: `the planned ${field}`,
-      body: json({ [field]: value }),
-      ...planned(`/${field}`),
-      detail: new RegExp(`${field}.*not supported yet`),
-    })),
+    { name: 'a budget of nothing', body: json({ maxBudgetUsd: 0 }), ...invalid('/maxBudgetUsd') },
+    { name: 'a budget beyond reason', body: json({ maxBudgetUsd: 1e6 }), ...invalid('/maxBudgetUsd') },
+    { name: 'a budget in words', body: json({ maxBudgetUsd: 'much' }), ...invalid('/maxBudgetUsd') },
+    { name: 'a schema in words', body: json({ outputSchema: 'an object' }), ...invalid('/outputSchema') },
     {
-      name: 'a planned field beside an unknown one',
-      body: json({ maxBudgetUsd: 1, nonsense: 1 }),
-      ...invalid('/maxBudgetUsd', 'not_supported_yet'),
-      detail: /nonsense: there is no such field/,
+      name: 'a schema of something else than an object',
+      body: json({ outputSchema: { type: 'array' } }),
+      ...invalid('/outputSchema/type', 'no_object'),
+    },
+    {
+      name: 'a schema that is too long',
+      body: json({ outputSchema: { type: 'object', description: 'x'.repeat(65_536) } }),
+      ...invalid('/outputSchema', 'too_big'),
+    },
+    {
+      name: 'a schema that is too deep',
+      body: json({ outputSchema: { type: 'object', not: nested(32) } }),
+      ...invalid('/outputSchema', 'too_deep'),
+    },
+    {
+      name: 'a schema with a NUL',
+      body: json({ outputSchema: { type: 'object', description: 'a\u0000b' } }),
+      ...invalid('/outputSchema', 'odd_text'),
+    },
+    {
+      name: 'a schema that is none',
+      body: json({ outputSchema: { type: 'object', properties: 1 } }),
+      status: 422,
+      code: 'output_schema_invalid',
+      pointer: '/outputSchema',
+    },
+    {
+      name: 'a schema that would be fetched',
+      body: json({ outputSchema: { type: 'object', $ref: 'http://127.0.0.1:1/' } }),
+      status: 422,
+      code: 'output_schema_invalid',
+      pointer: '/outputSchema',
     },
   ];
 

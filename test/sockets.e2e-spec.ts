@@ -300,7 +300,7 @@ describe('a bad message', () => {
     [
       'claude:execute',
       { prompt: 'x', outputSchema: {} },
-      { status: 422, code: 'not_supported_yet', errors: [{ pointer: '/outputSchema' }] },
+      { status: 400, code: 'validation_failed', errors: [{ pointer: '/outputSchema/type' }] },
     ],
     ['claude:status', { processId: 'nonsense' }, { errors: [{ pointer: '/processId' }] }],
     [

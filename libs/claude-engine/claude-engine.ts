@@ -1,7 +1,9 @@
+import { type BreakerState } from './circuit-breaker.js';
 import { type EngineEvent } from './engine-event.js';
 import { type KeptWorkspace } from './engine-folders.js';
 import { type Containment } from './launcher.js';
 import { type AskPermission } from './permission-question.js';
+import { type JsonSchema } from './plain-schema.js';
 import { type Steering } from './steering.js';
 import { type Transcript } from './transcript.js';
 
@@ -14,6 +16,8 @@ export interface EngineRequest {
   prompt: string;
   /** A UUID, the prompt's name in the transcript: what the transcript holds already is not asked again, but gone on with. */
   promptId?: string;
+  /** `cli`, or `api`: the Messages API without a CLI, and without tools. `auto` unless told: the API where no CLI starts. */
+  engine?: 'auto' | 'cli' | 'api';
   /** Model name or alias; the engine's default when left out. */
   model?: string;
   /** Replaces the CLI's system prompt. With `appendSystemPrompt` also given, that follows it. */
@@ -35,6 +39,10 @@ export interface EngineRequest {
   permissionMode: PermissionMode;
   /** Requests to the model, at most. */
   maxTurns?: number;
+  /** What the run may cost, US dollars. It ends with the request to the model that passes it. */
+  maxBudgetUsd?: number;
+  /** What the answer must match: checked before by schemaProblem, with `type: object` at its root. */
+  outputSchema?: JsonSchema;
   /** From the first `next()` to the end, the start of the CLI included; the time that approvals wait is not. */
   timeoutMs: number;
 }
@@ -64,18 +72,22 @@ export interface RunContext {
 
 /** Whether an engine can run now, and what it is. Paths are for operators only. */
 export interface EngineHealth {
-  engine: 'cli' | 'api';
   isAvailable: boolean;
   /** Version of the CLI, such as `2.1.330`. */
   version: string | null;
   path: string | null;
   containment: Containment;
+  /** Whether the Messages API answers what needs no tools, while the CLI is not available. */
+  hasFallback: boolean;
+  /** What stands in front of the Messages API: open while that fails. */
+  breaker: BreakerState;
+  /** What it offers. */
+  tools: readonly string[];
   /** Why it is not available, for the operator. */
   detail: string | null;
 }
 
 export interface ClaudeEngine {
-  readonly name: 'cli' | 'api';
   /**
    * Runs one request to its end. Starts with the first `next()`; the last event is always `ended`, given as soon as it is
    * known. The iterator is done when nothing of the run is left. Throws only on a bug (a
@@ -84,6 +96,11 @@ export interface ClaudeEngine {
    */
   run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent>;
   probe(): Promise<EngineHealth>;
+  /**
+   * Resolves when it makes sense to begin a run: the Messages API is not known to fail, or this is the run that tries it.
+   * @returns to be called when the run is over; null where the signal aborts before
+   */
+  enter(signal: AbortSignal): Promise<(() => void) | null>;
   /** The workspaces that runs have left on this machine. */
   listWorkspaces(): Promise<KeptWorkspace[]>;
   /** Removes a workspace that no run works in. */

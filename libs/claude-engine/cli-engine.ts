@@ -1,13 +1,13 @@
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
 import {
   type ClaudeEngine,
   type EngineHealth,
   type EngineRequest,
   type RunContext,
 } from './claude-engine.js';
+import { type BreakerOptions } from './circuit-breaker.js';
 import { type AnthropicAccess, type NetworkAccess } from './cli-environment.js';
 import { bundledCliPath } from './cli-path.js';
+import { CliProbe } from './cli-probe.js';
 import { CliRun, type RunSettings } from './cli-run.js';
 import { assertPlainName, EngineFolders, type KeptWorkspace } from './engine-folders.js';
 import { type EngineEvent } from './engine-event.js';
@@ -25,10 +25,16 @@ export interface CliEngineOptions {
   directory: string;
   anthropic: AnthropicAccess;
   network?: NetworkAccess;
+  /** What stands in front of the Messages API. */
+  breaker?: BreakerOptions;
+  /** The way to the Messages API, where another engine has it too; one of its own unless told. */
+  upstream?: Upstream;
   /** `auto` without a network unless told. */
   sandbox?: SandboxOptions;
   /** The models that may be asked, as the Messages API names them; any unless told. */
   models?: readonly string[] | undefined;
+  /** The tools that it may offer, of those that the sandbox allows; all of them unless told. */
+  tools?: readonly string[] | undefined;
   /** For requests that name no model; the CLI's own default unless told. */
   defaultModel?: string;
   /** How long the CLI may say nothing, unless a tool runs; 120,000 unless told. */
@@ -45,13 +51,9 @@ export interface CliEngineOptions {
 
 const STALL_MS = 120_000;
 const LADDER: Ladder = { interruptMs: 2000, termMs: 2000 };
-const PROBE_TIMEOUT_MS = 10_000;
-
-const runFile = promisify(execFile);
 
 /** Runs each request in a Claude CLI of its own, through the Agent SDK, in a sandbox where there is one. */
 export class CliEngine implements ClaudeEngine {
-  readonly name = 'cli';
   private readonly settings: RunSettings;
   private readonly runs = new Set<CliRun>();
   private readonly reaping: Promise<unknown>;
@@ -72,11 +74,14 @@ export class CliEngine implements ClaudeEngine {
     const { directory, guard, sandbox = { mode: 'auto', network: 'none' } } = options;
     const { onNotice = () => undefined, cliPath = bundledCliPath() } = options;
     const folders = new EngineFolders(directory);
+    const launcher = await chooseLauncher(sandbox, { cliPath, onNotice });
     return new CliEngine({
       cliPath,
       folders,
-      launcher: await chooseLauncher(sandbox, { cliPath, onNotice }),
-      upstream: new Upstream(options),
+      launcher,
+      tools: launcher.tools.filter((name) => options.tools?.includes(name) ?? true),
+      upstream: options.upstream ?? new Upstream(options),
+      probe: new CliProbe(directory),
       models: options.models,
       defaultModel: options.defaultModel,
       apiMaxRetries: options.apiMaxRetries,
@@ -128,26 +133,23 @@ export class CliEngine implements ClaudeEngine {
   }
 
   async probe(): Promise<EngineHealth> {
-    const path = this.settings.cliPath;
-    const { containment } = this.settings.launcher;
-    const health = { engine: this.name, path, containment } as const;
-    if (path === null) {
-      return {
-        ...health,
-        isAvailable: false,
-        version: null,
-        detail: 'No CLI for this platform is installed.',
-      };
-    }
-    try {
-      const env = { PATH: '/usr/bin:/bin', HOME: this.settings.folders.directory };
-      const { stdout } = await runFile(path, ['--version'], { env, timeout: PROBE_TIMEOUT_MS });
-      const version = /\d+\.\d+\.\d+\S*/.exec(stdout)?.[0] ?? null;
-      const detail = version === null ? 'It does not tell its version.' : null;
-      return { ...health, isAvailable: version !== null, version, detail };
-    } catch (error) {
-      return { ...health, isAvailable: false, version: null, detail: String(error) };
-    }
+    const { cliPath: path, launcher, tools, probe } = this.settings;
+    const { version, detail } = await probe.look(path);
+    const { containment } = launcher;
+    return {
+      isAvailable: detail === null,
+      version,
+      path,
+      detail,
+      containment,
+      tools,
+      hasFallback: false,
+      breaker: this.settings.upstream.breaker.state,
+    };
+  }
+
+  enter(signal: AbortSignal): Promise<(() => void) | null> {
+    return this.settings.upstream.breaker.enter(signal);
   }
 
   listWorkspaces(): Promise<KeptWorkspace[]> {

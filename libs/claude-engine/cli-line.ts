@@ -108,6 +108,8 @@ const ResultSchema = z.object({
   is_error: z.boolean(),
   api_error_status: z.number().nullish(),
   result: z.string().optional(),
+  structured_output: z.unknown().optional(),
+  errors: z.array(z.string()).optional(),
   num_turns: z.number(),
   stop_reason: z.string().nullish(),
   terminal_reason: z.string().optional(),

@@ -1,8 +1,9 @@
 import { type CanUseTool, type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type PermissionMode } from './claude-engine.js';
 import { containmentHook } from './path-containment.js';
-import { type Launcher } from './launcher.js';
-import { CHANGING_TOOLS } from './supported-tools.js';
+import { type Containment } from './launcher.js';
+import { type JsonSchema } from './plain-schema.js';
+import { CHANGING_TOOLS, type SupportedTool } from './supported-tools.js';
 
 const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
   deny: 'dontAsk',
@@ -16,15 +17,19 @@ export function cliOptions(
   request: EngineRequest,
   place: {
     workspace: string;
-    launcher: Launcher;
+    containment: Containment;
+    /** What is offered. */
+    tools: readonly SupportedTool[];
     defaultModel: string | undefined;
+    /** What stands for the request's schema: see schemaForModel. */
+    schema: JsonSchema | null;
     /** Asks for what nothing allows; undefined where nobody is to be asked. */
     canUseTool: CanUseTool | undefined;
   },
 ): Options {
-  const { workspace, launcher, canUseTool } = place;
-  const { maxTurns, model = place.defaultModel } = request;
-  const isOffered = (name: string) => (launcher.tools as readonly string[]).includes(name);
+  const { workspace, containment, tools, schema, canUseTool } = place;
+  const { maxTurns, maxBudgetUsd, model = place.defaultModel } = request;
+  const isOffered = (name: string) => (tools as readonly string[]).includes(name);
   return {
     cwd: workspace,
     // A prompt is a command language otherwise: `@file` mentions and slash commands would be obeyed.
@@ -36,13 +41,15 @@ export function cliOptions(
     permissionMode: PERMISSION_MODES[request.permissionMode],
     // Where nobody answers, what would ask is refused at once.
     ...(canUseTool ? { canUseTool } : { permissionPrompts: 'none' }),
-    tools: (request.tools ?? launcher.tools).filter(isOffered),
+    tools: (request.tools ?? tools).filter(isOffered),
     allowedTools: allowedTools(request).filter(isOffered),
     disallowedTools: (request.disallowedTools ?? []).filter(isOffered),
-    ...(launcher.containment === 'file-tools' ? { hooks: { PreToolUse: [containmentHook(workspace)] } } : {}),
+    ...(containment === 'file-tools' ? { hooks: { PreToolUse: [containmentHook(workspace)] } } : {}),
     systemPrompt: systemPrompt(request),
     ...(model === undefined ? {} : { model }),
     ...(maxTurns === undefined ? {} : { maxTurns }),
+    ...(maxBudgetUsd === undefined ? {} : { maxBudgetUsd }),
+    ...(schema === null ? {} : { outputFormat: { type: 'json_schema', schema } }),
   };
 }
 

@@ -1,10 +1,10 @@
 import { type CanUseTool, type Query, query } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
-import { cut } from './bounded-text.js';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
 import { cliEnvironment } from './cli-environment.js';
 import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
+import { type CliProbe } from './cli-probe.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
 import { type EngineFolders } from './engine-folders.js';
@@ -12,6 +12,7 @@ import {
   type Ending,
   type EngineErrorCode,
   type EngineEvent,
+  type FailedEnding,
   type PartialOutcome,
   type Usage,
 } from './engine-event.js';
@@ -23,17 +24,19 @@ import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
 import { higherUsage, NO_USAGE } from './open-message.js';
+import { heldTo, schemaForModel } from './output-schema.js';
 import { refusalOf } from './path-containment.js';
 import { permissionCallback } from './permission-question.js';
 import { PromptInput } from './prompt-input.js';
 import { interruptedEnding } from './result-ending.js';
-import { RunAbort, type RunAbortKind } from './run-abort.js';
+import { RunAbort } from './run-abort.js';
 import { RunDeadline } from './run-deadline.js';
 import { StallWatchdog } from './stall-watchdog.js';
-import { type KeptAnswer } from './standing.js';
+import { endingOfKept } from './standing.js';
 import { Steering } from './steering.js';
+import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
-import { SUPPORTED_TOOLS } from './supported-tools.js';
+import { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
 import { type Upstream } from './upstream.js';
 
 /** What the runs of one engine have in common. */
@@ -42,18 +45,18 @@ export interface RunSettings {
   cliPath: string | null;
   folders: EngineFolders;
   launcher: Launcher;
+  /** What is offered. */
+  tools: readonly SupportedTool[];
   upstream: Upstream;
   models: readonly string[] | undefined;
   apiMaxRetries: number | undefined;
   defaultModel: string | undefined;
   stallMs: number;
+  probe: CliProbe;
   ladder: Ladder;
   guard: Guard | null;
   onNotice: (notice: EngineNotice) => void;
 }
-
-/** Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key. */
-type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused';
 
 /** A CLI that has answered may take this long to leave. */
 const EXIT_GRACE_MS = 3000;
@@ -131,7 +134,7 @@ export class CliRun {
       await this.launchAndSee();
     } catch (error) {
       this.tellFailure(error);
-      this.finish(this.failed('engine_unavailable'));
+      this.finish({ ...this.failed('engine_unavailable'), isUnstarted: !this.launch?.hasAsked });
     } finally {
       this.deadline.stop();
       signal.removeEventListener('abort', onAbort);
@@ -150,6 +153,7 @@ export class CliRun {
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
       );
     }
+    await this.settings.probe.requireRecent(cliPath);
     const kept = await Conversation.of(this.request, this.context.transcript);
     for (const { id, text } of this.steering.takeKept(kept.entries))
       this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
@@ -167,6 +171,7 @@ export class CliRun {
     await kept.writeTo(launchFolders.config);
     const { site, token } = await launch.prepare(workspace);
     const question = kept.question(isSaidMore);
+    const { outputSchema } = this.request;
     const mayAsk = this.mayAsk();
     // A CLI that goes on by itself asks as soon as it is up.
     if (kept.standing.kind === 'cut_off') await Promise.race([mayAsk, this.stopped.promise]);
@@ -178,8 +183,10 @@ export class CliRun {
         ...kept.options(),
         ...cliOptions(this.request, {
           workspace: site.workspace,
-          launcher,
+          containment: launcher.containment,
+          tools: this.settings.tools,
           defaultModel: this.settings.defaultModel,
+          schema: outputSchema ? await schemaForModel(outputSchema) : null,
           canUseTool: this.canUseTool(site.workspace),
         }),
         pathToClaudeCodeExecutable: cliPath,
@@ -244,12 +251,12 @@ export class CliRun {
 
   /** Whether the request needs a tool that this engine does not offer: nothing is answered without it. */
   private refuse(): boolean {
-    const { tools } = this.settings.launcher;
+    const { tools } = this.settings;
     const missing = (this.request.tools ?? []).filter(
       (name) => isOneOf(SUPPORTED_TOOLS, name) && !isOneOf(tools, name),
     );
     if (missing.length === 0) return false;
-    const detail = `Without a sandbox there is no ${missing.join(', ')} on the server that took this.`;
+    const detail = `There is no ${missing.join(', ')} on the server that took this.`;
     this.finish({
       kind: 'failed',
       error: engineError('engine_unavailable', { detail, retryable: false }),
@@ -287,7 +294,7 @@ export class CliRun {
         this.finish(
           this.settings.guard?.hasStruck(launch.id)
             ? this.endingOf('fenced')
-            : this.failed(this.orUnavailable('internal')),
+            : { ...this.failed(this.orUnavailable('internal')), isUnstarted: !this.hasBegun(launch) },
         );
         return launch.end();
     }
@@ -305,7 +312,8 @@ export class CliRun {
         if (this.isTurnUnwanted) this.stopTurn(conversation);
         this.watchdog?.saw(events);
         for (const event of events) {
-          if (event.type === 'ended') await this.seeResult(event.ending);
+          if (event.type === 'ended')
+            await this.seeResult(await heldTo(this.request.outputSchema, event.ending));
           // The CLI would go on trying for minutes with a key that was refused.
           else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
             this.stop('refused');
@@ -352,36 +360,7 @@ export class CliRun {
 
   private endingOf(cause: StopCause): Ending {
     const outcome = this.result ? partialOf(this.result) : this.parser.partial();
-    switch (cause) {
-      case 'cancelled':
-      case 'abandoned':
-        return { kind: 'cancelled', ...outcome };
-      case 'timeout':
-        return { kind: 'failed', error: engineError('timeout'), ...outcome };
-      case 'stalled':
-        return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
-      case 'refused':
-        return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
-      case 'over_quota':
-        return { kind: 'failed', error: engineError('workspace_full'), ...outcome };
-      case 'shutdown': {
-        const detail = 'The server that ran this was shut down.';
-        return this.endedByServer(detail, outcome);
-      }
-      case 'fenced': {
-        const detail = 'The server that ran this lost touch, and its run was ended.';
-        return this.endedByServer(detail, outcome);
-      }
-    }
-  }
-
-  private endedByServer(detail: string, outcome: PartialOutcome): Ending {
-    return {
-      kind: 'failed',
-      error: engineError('engine_unavailable', { detail }),
-      isByServer: true,
-      ...outcome,
-    };
+    return endingOfStop(cause, outcome, this.parser);
   }
 
   /** A CLI that never came up was not available, whatever else is wrong with it. */
@@ -389,7 +368,11 @@ export class CliRun {
     return this.parser.hasStarted ? code : 'engine_unavailable';
   }
 
-  private failed(code: EngineErrorCode): Ending {
+  private hasBegun(launch: Launch): boolean {
+    return this.parser.hasStarted || launch.hasAsked;
+  }
+
+  private failed(code: EngineErrorCode): FailedEnding {
     return { kind: 'failed', error: engineError(code), ...this.parser.partial() };
   }
 
@@ -405,13 +388,6 @@ export class CliRun {
     const launchId = this.launch?.id ?? null;
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
-}
-
-/** Of a run that found its prompt answered: it has asked nobody. */
-function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer): Ending {
-  const { text: result, truncated } = cut(whole);
-  const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
-  return { kind: 'completed', result, truncated, ...figures };
 }
 
 /** What the API has counted is what is to be paid, also where the CLI does not know of it. */

@@ -31,10 +31,18 @@ export class Conversation {
     const kept = loaded && hasBegun(loaded) ? loaded : null;
     const { promptId } = request;
     const standing = promptId === undefined ? ({ kind: 'new' } as const) : standingOf(kept, promptId);
-    return new Conversation(request, transcript, kept, standing);
+    // What was said is not what was asked for.
+    const isAnswered = standing.kind === 'answered' && request.outputSchema === undefined;
+    const found = standing.kind === 'answered' && !isAnswered ? ({ kind: 'stopped' } as const) : standing;
+    return new Conversation(request, transcript, kept, found);
   }
 
-  /** What the conversation itself holds so far. */
+  /** What the CLI calls the conversation; null before it has begun. */
+  get cliSessionId(): string | null {
+    return this.kept?.cliSessionId ?? null;
+  }
+
+  /** All that is kept of the conversation itself. */
   get entries(): readonly TranscriptEntry[] {
     return this.kept?.parts.find(({ subpath }) => subpath === '')?.entries ?? [];
   }

@@ -12,6 +12,8 @@ export const ENGINE_ERROR_CODES = [
   'upstream_invalid_request',
   'max_turns_reached',
   'workspace_full',
+  'run_budget_reached',
+  'output_schema_mismatch',
   'internal',
 ] as const;
 export type EngineErrorCode = (typeof ENGINE_ERROR_CODES)[number];
@@ -26,7 +28,8 @@ export interface EngineError {
   retryAfterMs: number | null;
 }
 
-export type StopReason = 'end_turn' | 'max_tokens' | 'max_turns' | 'refusal' | 'interrupted';
+export type StopReason =
+  'end_turn' | 'max_tokens' | 'max_turns' | 'refusal' | 'interrupted' | 'run_budget_reached';
 
 export interface Usage {
   inputTokens: number;
@@ -58,6 +61,8 @@ export interface CompletedEnding {
   result: string;
   /** Whether `result` was cut at MAX_TEXT_LENGTH. */
   truncated: boolean;
+  /** What the request's `outputSchema` asked for; null where it has none. */
+  structuredResult: unknown;
   stopReason: StopReason;
   numTurns: number;
   usage: Usage;
@@ -71,6 +76,8 @@ export type FailedEnding = {
   error: EngineError;
   /** It was the server that ended it, which shuts down or has lost touch: neither the CLI nor the request is to blame. */
   isByServer?: true;
+  /** The engine could not be started, and has asked nobody: another engine may run it. */
+  isUnstarted?: boolean;
 } & PartialOutcome;
 export type CancelledEnding = { kind: 'cancelled' } & PartialOutcome;
 export type Ending = CompletedEnding | FailedEnding | CancelledEnding;

@@ -47,6 +47,12 @@ export class EngineFolders {
     return join(this.workspaces, key);
   }
 
+  /** Whether there is anything in a workspace. */
+  async holdsFiles(key: string): Promise<boolean> {
+    assertPlainName(key);
+    return (await readdir(join(this.workspaces, key)).catch(ifMissing([]))).length > 0;
+  }
+
   async listWorkspaces(): Promise<KeptWorkspace[]> {
     const names = await readdir(this.workspaces).catch(ifMissing([]));
     const found = await Promise.all(

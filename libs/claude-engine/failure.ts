@@ -11,6 +11,8 @@ const DETAILS: Record<EngineErrorCode, string> = {
   upstream_invalid_request: 'The Messages API refused the request as invalid.',
   max_turns_reached: 'Claude had not finished when the limit of turns was reached.',
   workspace_full: 'The workspace holds more than it may. Delete files of it to go on.',
+  run_budget_reached: 'The run has cost what it might cost.',
+  output_schema_mismatch: 'Claude gave no output that matches the schema.',
   internal: 'The Claude CLI failed.',
 };
 const RETRYABLE: ReadonlySet<EngineErrorCode> = new Set([
@@ -20,6 +22,7 @@ const RETRYABLE: ReadonlySet<EngineErrorCode> = new Set([
   'upstream_overloaded',
 ]);
 const MAX_DETAIL_LENGTH = 500;
+const MAX_PROBLEM_LENGTH = 300;
 
 /** An error as a client may see it. `detail` replaces the code's standing sentence. */
 export function engineError(
@@ -59,12 +62,57 @@ const CODES_OF_WORDS = new Map<string, EngineErrorCode>([
  */
 export function failureOf(line: ResultLine, word: string | null): EngineError {
   if (line.subtype === 'error_max_turns') return engineError('max_turns_reached');
+  if (line.subtype === 'error_max_budget_usd') return engineError('run_budget_reached');
+  if (line.subtype === 'error_max_structured_output_retries') return mismatch(lastErrorOf(line));
   if (line.startup_failure_reason !== undefined) return engineError('engine_unavailable');
-  const code = codeOf(line, word);
-  if (code !== 'upstream_invalid_request') return engineError(code);
-  const told = toldBy(line.result ?? '');
+  return errorOf(codeOf(line, word), /^API Error: \d{3} (.+)$/s.exec(line.result ?? '')?.[1] ?? '');
+}
+
+/**
+ * The same for an answer of the Messages API itself.
+ * @param answer.status null where there was no answer
+ * @param answer.type of the error, in the API's words; an error in a stream has no status
+ */
+export function failureOfAnswer({
+  status,
+  type,
+  message,
+}: {
+  status: number | null;
+  type: string;
+  message: string;
+}): EngineError {
+  const code = status === null ? (CODES_OF_TYPES.get(type) ?? 'upstream_overloaded') : codeOfStatus(status);
+  return errorOf(code, message);
+}
+
+/** The Messages API's words for an error that comes in a stream. */
+const CODES_OF_TYPES = new Map<string, EngineErrorCode>([
+  ['authentication_error', 'upstream_authentication_failed'],
+  ['permission_error', 'upstream_authentication_failed'],
+  ['billing_error', 'upstream_authentication_failed'],
+  ['rate_limit_error', 'upstream_rate_limited'],
+  ['invalid_request_error', 'upstream_invalid_request'],
+  ['not_found_error', 'upstream_invalid_request'],
+  ['request_too_large', 'upstream_invalid_request'],
+]);
+
+/** @param said by the API; told to the client where it is about the request */
+function errorOf(code: EngineErrorCode, said: string): EngineError {
+  const told = code === 'upstream_invalid_request' ? fitForClient(said) : '';
   return engineError(code, told ? { detail: `${DETAILS[code]} ${told}` } : {});
 }
+
+/** @param problem what is wrong with the output */
+export function mismatch(problem: string): EngineError {
+  const detail = `Claude gave no output that matches the schema: ${problem.slice(0, MAX_PROBLEM_LENGTH)}`;
+  return engineError('output_schema_mismatch', { detail });
+}
+
+const lastErrorOf = ({ errors = [] }: ResultLine) =>
+  /last StructuredOutput error: (?:Output does not match required schema: )?(.+)$/s.exec(
+    errors.at(-1) ?? '',
+  )?.[1] ?? 'it gave none.';
 
 function codeOf(line: ResultLine, word: string | null): EngineErrorCode {
   if (typeof line.api_error_status === 'number') return codeOfStatus(line.api_error_status);
@@ -74,9 +122,8 @@ function codeOf(line: ResultLine, word: string | null): EngineErrorCode {
 }
 
 /** What the API said about the request, without addresses and paths of ours. */
-function toldBy(result: string): string {
-  const told = /^API Error: \d{3} (.+)$/s.exec(result)?.[1] ?? '';
-  return told
+function fitForClient(said: string): string {
+  return said
     .replaceAll(/\(?\b(?:https?:\/\/)?[\w.-]+:\d{2,5}\b\)?/g, '')
     .replaceAll(/(?<=^|[\s'"(])\/[\w./-]{2,}/g, '')
     .trim()

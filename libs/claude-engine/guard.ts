@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
+import { builtProgram } from './built-program.js';
 import { type EngineNotice } from './engine-notice.js';
 import { type GuardOrders, type GuardReport } from './guard-program.js';
 import { within } from './launch-end.js';
@@ -71,7 +70,7 @@ export class Guard {
     const orders: GuardOrders = { launches, silenceMs, owner: thisProcess() };
     const began = performance.now();
     // A session of its own: no signal to our process group, and no Ctrl-C, reaches it.
-    const child = spawn(process.execPath, [programPath(), JSON.stringify(orders)], {
+    const child = spawn(process.execPath, [builtProgram('guard-program.js'), JSON.stringify(orders)], {
       cwd: '/',
       env: {},
       detached: true,
@@ -102,11 +101,4 @@ export class Guard {
     for (const id of launchIds) this.struck.add(id);
     this.options.onNotice({ kind: 'guard_struck', launchIds });
   }
-}
-
-/** Node runs what was built; a test that runs this source finds it in `dist`. */
-function programPath(): string {
-  const beside = fileURLToPath(new URL('./guard-program.js', import.meta.url));
-  if (existsSync(beside)) return beside;
-  return fileURLToPath(new URL('../../dist/libs/claude-engine/guard-program.js', import.meta.url));
 }

@@ -34,10 +34,14 @@ export {
 } from './engine-event.js';
 export { EngineFolders } from './engine-folders.js';
 export { WorkspaceNotCopied } from './workspace-copy.js';
+export { FallbackEngine } from './fallback-engine.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { type Containment } from './launcher.js';
+export { fullModelName } from './model-table.js';
+export { schemaProblem } from './output-schema.js';
 export { type AskPermission, type PermissionAnswer, type PermissionQuestion } from './permission-question.js';
+export { type JsonSchema } from './plain-schema.js';
 export { RunAbort, type RunAbortKind } from './run-abort.js';
 export { type SandboxOptions, SandboxUnavailableError } from './sandbox.js';
 export { mayBeSpoken, type SpokenBlock, spokenIn, type SpokenMessage } from './spoken-message.js';

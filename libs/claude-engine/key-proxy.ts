@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { apiRequestHeaders, readApiRequest } from './api-request.js';
 import { type Usage } from './engine-event.js';
+import { rateLimitReset } from './rate-limit-reset.js';
 import { type Upstream } from './upstream.js';
 import { UsageMeter } from './usage-meter.js';
 
@@ -154,6 +155,11 @@ export class KeyProxy {
     if (!(outgoing instanceof http.ClientRequest)) return outgoing;
     response.once('close', () => response.writableFinished || outgoing.destroy());
     const answer = await answerTo(outgoing);
+    const { breaker } = this.options.upstream;
+    const isAway = answer === null || (answer.statusCode ?? 0) >= 500;
+    if (isAway && response.destroyed) breaker.abandon();
+    else if (isAway) breaker.fail();
+    else breaker.succeed();
     if (!answer) return [502, 'api_error', 'The Messages API cannot be reached.'];
     this.note(answer, performance.now() - began);
     response.writeHead(answer.statusCode ?? 502, passedOn(answer.headers));
@@ -182,7 +188,13 @@ export class KeyProxy {
         letGo();
         return body;
       }
-      const outgoing = this.options.upstream.request(request.url ?? '/', {
+      const { upstream } = this.options;
+      const waitMs = upstream.breaker.admit();
+      if (waitMs > 0) {
+        letGo();
+        return [529, 'overloaded_error', 'The Messages API fails: not asked.', waitMs];
+      }
+      const outgoing = upstream.request(request.url ?? '/', {
         method: request.method ?? 'GET',
         headers: {
           ...apiRequestHeaders(request.headers),
@@ -218,7 +230,7 @@ export class KeyProxy {
 
   private note({ statusCode, headers }: IncomingMessage, elapsedMs: number): void {
     if (this.traffic.firstByteMs.length < MAX_TIMES) this.traffic.firstByteMs.push(Math.round(elapsedMs));
-    if (statusCode === 429) this.retryAt = readRetryAfter(headers['retry-after']);
+    if (statusCode === 429) this.retryAt = rateLimitReset(headers);
   }
 
   private async *counted(answer: IncomingMessage): AsyncGenerator<Buffer> {
@@ -234,15 +246,17 @@ export class KeyProxy {
     }
   }
 
-  private refuse(response: ServerResponse, [status, type, message]: Refusal): void {
+  private refuse(response: ServerResponse, [status, type, message, retryAfterMs]: Refusal): void {
     this.traffic.refused += 1;
-    response.writeHead(status, { 'content-type': 'application/json' });
+    const retryAfter =
+      retryAfterMs === undefined ? {} : { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) };
+    response.writeHead(status, { 'content-type': 'application/json', ...retryAfter });
     response.end(JSON.stringify({ type: 'error', error: { type, message } }));
   }
 }
 
 /** In the Messages API's own words. */
-type Refusal = [status: number, type: string, message: string];
+type Refusal = [status: number, type: string, message: string, retryAfterMs?: number];
 
 function tokenOf({ headers }: IncomingMessage): string {
   const key = headers['x-api-key'];
@@ -283,11 +297,4 @@ async function wholeBody(
     }
   }
   return refusal ?? Buffer.concat(chunks);
-}
-
-/** Seconds, or a date: RFC 9110, 10.2.3. */
-function readRetryAfter(value: string | undefined): number | null {
-  if (value === undefined) return null;
-  const at = /^\d+$/.test(value) ? Date.now() + Number(value) * 1000 : Date.parse(value);
-  return Number.isNaN(at) ? null : at;
 }

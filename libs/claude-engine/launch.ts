@@ -60,6 +60,11 @@ export class Launch {
     return this.exit.promise;
   }
 
+  /** Whether it has asked the Messages API anything. */
+  get hasAsked(): boolean {
+    return (this.proxy?.traffic.requests ?? 0) > 0;
+  }
+
   /** How long the Messages API has asked this launch to wait, if it has. */
   get retryAfterMs(): number | null {
     return this.proxy?.retryAfterMs ?? null;

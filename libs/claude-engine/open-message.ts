@@ -1,12 +1,22 @@
 import { cut } from './bounded-text.js';
 import { type ApiUsage } from './cli-line.js';
-import { type EngineEvent, MAX_TEXT_LENGTH, type Usage } from './engine-event.js';
+import { type EngineEvent, MAX_TEXT_LENGTH, type PartialOutcome, type Usage } from './engine-event.js';
 
 export const NO_USAGE: Usage = {
   inputTokens: 0,
   outputTokens: 0,
   cacheReadInputTokens: 0,
   cacheCreationInputTokens: 0,
+};
+
+/** Of a run that has come to nothing. */
+export const NO_OUTCOME: PartialOutcome = {
+  stopReason: null,
+  usage: null,
+  costUsd: null,
+  numTurns: null,
+  model: null,
+  permissionDenials: [],
 };
 
 /** One message of the model while it comes: as deltas, or whole, in one line or several. */

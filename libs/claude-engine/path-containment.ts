@@ -1,7 +1,7 @@
 import { type HookCallbackMatcher, type PreToolUseHookInput } from '@anthropic-ai/claude-agent-sdk';
 import { lstat, realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve, sep } from 'node:path';
-import { FILE_TOOLS, TODO_TOOLS } from './supported-tools.js';
+import { ANSWER_TOOL, FILE_TOOLS, TODO_TOOLS } from './supported-tools.js';
 
 type FileTool = (typeof FILE_TOOLS)[number];
 
@@ -19,7 +19,7 @@ const PATTERN_FIELDS: Partial<Record<FileTool, readonly string[]>> = { Glob: ['p
 
 /**
  * A hook that every tool call passes before it runs, whatever the permission rules say: file tools stay inside the
- * workspace, and no other tool runs but the list of what is to do. If the hook itself fails, the call is blocked.
+ * workspace, and no other tool runs but the list of what is to do, and the answer. If the hook itself fails, the call is blocked.
  * @param workspace absolute, free of symlinks
  */
 export function containmentHook(workspace: string): HookCallbackMatcher {
@@ -49,7 +49,7 @@ export async function refusalOf(call: {
   workspace: string;
 }): Promise<string | null> {
   const { tool, workspace } = call;
-  if (isOneOf(TODO_TOOLS, tool)) return null;
+  if (isOneOf(TODO_TOOLS, tool) || tool === ANSWER_TOOL) return null;
   if (!isOneOf(FILE_TOOLS, tool)) return `The tool ${tool} is not available.`;
   const input = Object(call.input) as Record<string, unknown>;
   for (const field of PATH_FIELDS[tool]) {

@@ -25,6 +25,15 @@ const STOP_REASONS = new Map<string, StopReason>([
   ['refusal', 'refusal'],
 ]);
 
+/** @param word of the Messages API */
+export const stopReasonOf = (word: string): StopReason => STOP_REASONS.get(word) ?? 'end_turn';
+
+/** By the subtype of the result. */
+const LIMITS = new Map<string, StopReason>([
+  ['error_max_turns', 'max_turns'],
+  ['error_max_budget_usd', 'run_budget_reached'],
+]);
+
 /**
  * The ending that a result stands for. Assumes that the CLI served this run alone: its sums are the run's, but for
  * `numTurns`, which counts since the result before.
@@ -45,12 +54,13 @@ export function endingOf(line: ResultLine, before: Before): Ending {
     return { kind: 'cancelled', stopReason: 'interrupted', ...outcome };
   }
   if (line.is_error || line.subtype !== 'success') {
-    const stopReason = line.subtype === 'error_max_turns' ? 'max_turns' : null;
+    const stopReason = LIMITS.get(line.subtype) ?? null;
     return { kind: 'failed', error: failureOf(line, before.errorWord), stopReason, ...outcome };
   }
-  const stopReason = STOP_REASONS.get(before.stopReason ?? line.stop_reason ?? '') ?? 'end_turn';
+  const stopReason = stopReasonOf(before.stopReason ?? line.stop_reason ?? '');
   const { text: result, truncated } = cut(line.result ?? '');
-  return { kind: 'completed', result, truncated, stopReason, ...outcome };
+  const structuredResult = line.structured_output ?? null;
+  return { kind: 'completed', result, truncated, structuredResult, stopReason, ...outcome };
 }
 
 /** All models together, subagents and the CLI's own errands included; null where nothing was asked. */
@@ -67,6 +77,7 @@ export function interruptedEnding(ending: Ending, lastWords: string): CompletedE
     kind: 'completed',
     result,
     truncated,
+    structuredResult: null,
     stopReason: 'interrupted',
     usage: usage ?? NO_USAGE,
     costUsd: costUsd ?? 0,

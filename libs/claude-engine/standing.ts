@@ -1,5 +1,7 @@
 import { z } from 'zod';
-import { type StopReason } from './engine-event.js';
+import { cut } from './bounded-text.js';
+import { type Ending, type StopReason } from './engine-event.js';
+import { NO_USAGE } from './open-message.js';
 import { INTERRUPTED } from './spoken-message.js';
 import { type KeptTranscript, type TranscriptEntry } from './transcript.js';
 
@@ -70,6 +72,13 @@ function answerOf(spoken: Spoken[], last: Spoken, stopReason: StopReason): KeptA
     numTurns: new Set(answers.map(({ message }) => message.id)).size,
     model,
   };
+}
+
+/** Of a run that found its prompt answered: it has asked nobody. */
+export function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer): Ending {
+  const { text: result, truncated } = cut(whole);
+  const figures = { stopReason, usage: NO_USAGE, costUsd: 0, numTurns, model, permissionDenials: [] };
+  return { kind: 'completed', result, truncated, structuredResult: null, ...figures };
 }
 
 const asSpoken = (entry: TranscriptEntry): Spoken[] => {

@@ -4,6 +4,9 @@ export const FILE_TOOLS = ['Read', 'Write', 'Edit', 'NotebookEdit', 'Glob', 'Gre
 /** Claude's list of what is to do: kept in the launch's config folder, gone with it. */
 export const TODO_TOOLS = ['TaskCreate', 'TaskGet', 'TaskUpdate', 'TaskList'] as const;
 
+/** How the model gives an answer by a schema: it is there where a request has one, and does nothing else. */
+export const ANSWER_TOOL = 'StructuredOutput';
+
 /** Tools that run programs, or agents that may: only a sandbox contains those. */
 const PROGRAM_TOOLS = ['Bash', 'Task', 'TaskStop'] as const;
 

@@ -62,6 +62,7 @@ export class EngineBench {
       anthropic: { baseUrl: api.url, apiKey: KEY },
       sandbox: SANDBOX,
       apiMaxRetries: 1,
+      breaker: { failures: 1000 },
       onNotice: (notice) => notices.push(notice),
       ...options,
     });

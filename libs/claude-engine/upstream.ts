@@ -3,6 +3,7 @@ import http from 'node:http';
 import https from 'node:https';
 import { type Duplex } from 'node:stream';
 import tls from 'node:tls';
+import { type BreakerOptions, CircuitBreaker } from './circuit-breaker.js';
 import { type AnthropicAccess, type NetworkAccess } from './cli-environment.js';
 
 const ANTHROPIC = 'https://api.anthropic.com';
@@ -12,6 +13,7 @@ const TUNNEL_TIMEOUT_MS = 20_000;
 
 /** The Messages API: where requests go, with the key, by the way that the network leaves open. */
 export class Upstream {
+  readonly breaker: CircuitBreaker;
   private readonly base: URL;
   private readonly apiKey: string;
   private readonly agent: http.Agent;
@@ -20,10 +22,13 @@ export class Upstream {
   constructor({
     anthropic,
     network = {},
+    breaker = {},
   }: {
     anthropic: AnthropicAccess;
     network?: NetworkAccess | undefined;
+    breaker?: BreakerOptions | undefined;
   }) {
+    this.breaker = new CircuitBreaker(breaker);
     this.base = new URL(anthropic.baseUrl ?? ANTHROPIC);
     this.apiKey = anthropic.apiKey;
     this.agent = agentFor(this.base, network);

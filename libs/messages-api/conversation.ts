@@ -88,6 +88,7 @@ const CLI_NOTES: ReadonlySet<string> = new Set([
   '[Request interrupted by user]',
   '[Request interrupted by user for tool use]',
   'Tool loaded.',
+  '[structured-output-enforce] You MUST call the StructuredOutput tool to complete this request. Call this tool now.',
   'Continue from where you left off.',
   'Your turn was interrupted by the server, not by the user. Continue from where you left off.',
 ]);

@@ -50,21 +50,30 @@ function problemsOf({
   if (redis === 'down') problems.push('Redis does not answer.');
   if (workers?.length === 0) problems.push('There is no worker.');
   if (workers?.some(({ engine }) => !engine.isAvailable))
-    problems.push('A worker has no Claude CLI that runs.');
+    problems.push('A worker has no Claude CLI that runs: the Messages API answers what needs no tools.');
+  if (workers?.some(({ engine }) => engine.breaker !== 'closed'))
+    problems.push('The Messages API fails: a worker begins nothing until it answers.');
   if (queuePaused) problems.push('The queue is paused.');
   return problems;
 }
 
+/** The half-open ones are about to try. */
+function worstOf(workers: WorkerStatus[]): WorkerStatus['engine']['breaker'] {
+  const states = new Set(workers.map(({ engine }) => engine.breaker));
+  if (states.has('open')) return 'open';
+  return states.has('half_open') ? 'half_open' : 'closed';
+}
+
 /** What the workers tell; what nobody tells, while Redis is away, is null. */
 function partsOf(workers: WorkerStatus[] | null, isAdministrator: boolean) {
-  const apiFallback = false;
   if (!workers)
     return {
       workers: null,
       slots: null,
       cliVersions: null,
       containment: null,
-      apiFallback,
+      apiFallback: null,
+      upstream: null,
       demo: null,
       cliPaths: null,
     };
@@ -75,7 +84,8 @@ function partsOf(workers: WorkerStatus[] | null, isAdministrator: boolean) {
     slots: { total: sum('slots'), busy: sum('busySlots') },
     cliVersions: distinct(workers.map(({ engine }) => engine.version)),
     containment: distinct(workers.map(({ engine }) => engine.containment)),
-    apiFallback,
+    apiFallback: workers.some(({ engine }) => !engine.isAvailable && engine.hasFallback),
+    upstream: worstOf(workers),
     demo: workers.some(({ demo }) => demo),
     cliPaths: isAdministrator ? distinct(workers.map(({ engine }) => engine.path)) : null,
   };

@@ -104,7 +104,13 @@ export const HealthSchema = z
           .array(z.string())
           .nullable()
           .meta({ description: 'What keeps a run from the rest of its machine, on each worker' }),
-        apiFallback: z.boolean(),
+        apiFallback: z.boolean().nullable().meta({
+          description: 'A worker without a CLI answers what needs no tools by the Messages API',
+        }),
+        upstream: z.enum(['closed', 'open', 'half_open']).nullable().meta({
+          description:
+            'The circuit breaker in front of the Messages API, of the worker that is worst off: open while that fails, half_open while one run tries it',
+        }),
         demo: z.boolean().nullable().meta({ description: 'A worker answers from the scripted Messages API' }),
         problems: z.array(z.string()),
         cliPaths: z.array(z.string()).nullable().meta({ description: 'For administrators only' }),

@@ -1,4 +1,5 @@
-import type { Ending, EngineEvent, EngineRequest } from '../../libs/claude-engine/index.js';
+import { z } from 'zod';
+import type { Ending, EngineEvent, EngineRequest, JsonSchema } from '../../libs/claude-engine/index.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import type { RunFacts } from './process-log.repository.js';
 import type { Outcome } from './process-outcome.js';
@@ -6,6 +7,8 @@ import { ExecuteRequestSchema } from './processes.schemas.js';
 
 /** Everything that an engine says but its end. */
 export type EngineProgress = Exclude<EngineEvent, { type: 'ended' }>;
+
+const readSchema = (json: string) => JSON.parse(json) as JsonSchema;
 
 /** What a process keeps of its request beside the columns. */
 const StoredRequestSchema = ExecuteRequestSchema.omit({
@@ -16,21 +19,32 @@ const StoredRequestSchema = ExecuteRequestSchema.omit({
   queueTimeoutMs: true,
   sessionId: true,
   forkSession: true,
-});
+}).extend({ outputSchema: z.string().transform(readSchema).optional() });
 
 export function toEngineRequest(
-  { id, prompt, request }: { id: string; prompt: string; request: unknown },
+  { id, prompt, request, costUsd }: { id: string; prompt: string; request: unknown; costUsd: number | null },
   defaultTimeoutMs: number,
 ): EngineRequest {
   const {
     permissionMode,
     timeoutMs,
-    engine: _engine,
+    maxBudgetUsd,
     cancelOnDisconnect: _cancel,
     ...rest
   } = StoredRequestSchema.parse(request);
-  return { ...rest, prompt, promptId: id, permissionMode, timeoutMs: timeoutMs ?? defaultTimeoutMs };
+  return {
+    ...rest,
+    prompt,
+    promptId: id,
+    permissionMode,
+    timeoutMs: timeoutMs ?? defaultTimeoutMs,
+    ...(maxBudgetUsd === undefined ? {} : { maxBudgetUsd: leftOf(maxBudgetUsd, costUsd) }),
+  };
 }
+
+/** What the attempts before have left of a budget. An engine takes no budget of nothing: the next request passes it. */
+const leftOf = (maxBudgetUsd: number, spentUsd: number | null) =>
+  Math.max(maxBudgetUsd - (spentUsd ?? 0), 0.0001);
 
 export function toProcessEvent(event: EngineProgress, attempt: number): NewProcessEvent {
   switch (event.type) {
@@ -62,7 +76,12 @@ export function toOutcome(ending: Ending): Outcome {
   const figures = { stopReason, usage, costUsd, numTurns, model, permissionDenials };
   switch (ending.kind) {
     case 'completed':
-      return { status: 'completed', result: ending.result, ...figures };
+      return {
+        status: 'completed',
+        result: ending.result,
+        structuredResult: ending.structuredResult,
+        ...figures,
+      };
     case 'failed':
       return { status: 'failed', error: ending.error, ...figures };
     case 'cancelled':

@@ -1,5 +1,5 @@
 import { Logger, type Provider } from '@nestjs/common';
-import { CliEngine } from '../../libs/claude-engine/index.js';
+import { FallbackEngine } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { DemoApi } from './demo-api.js';
 
@@ -12,7 +12,7 @@ export const engineProvider: Provider = {
   provide: ENGINE,
   inject: [CONFIG, DemoApi],
   useFactory: async (config: ServerConfig, demoApi: DemoApi) =>
-    CliEngine.open({
+    FallbackEngine.open({
       directory: config.engineDirectory,
       anthropic: config.demo ? await demoApi.start() : anthropicOf(config),
       network: {
@@ -27,9 +27,11 @@ export const engineProvider: Provider = {
         hidden: [process.cwd(), config.DATA_DIR],
       },
       models: config.CLAUDE_MODELS,
+      tools: config.CLAUDE_TOOLS,
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
+      breaker: { failures: config.CLAUDE_BREAKER_FAILURES },
       guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
         if (kind === 'launched' || kind === 'launch_traffic') logger.debug({ ...fields }, kind);

@@ -36,6 +36,7 @@ export type ClaimedProcess = Pick<
   | 'retryAt'
   | 'prompt'
   | 'request'
+  | 'costUsd'
 >;
 
 /** Which worker gets which process, and which processes have no worker any more. */
@@ -100,7 +101,8 @@ export class ProcessClaimsRepository {
           retry_at = NULL, lease_until = ${leaseEnd(leaseMs)}
         FROM next WHERE processes.id = next.id
         RETURNING processes.id, user_id AS "userId", session_id AS "sessionId", status, owner, fence,
-          last_seq AS "lastSeq", attempt, retry_on AS "retryOn", retry_at AS "retryAt", prompt, request`;
+          last_seq AS "lastSeq", attempt, retry_on AS "retryOn", retry_at AS "retryAt", prompt, request,
+          cost_usd AS "costUsd"`;
       return claimed[0] ?? null;
     } catch (error) {
       if (isUniqueViolation(error)) return null;

@@ -163,6 +163,7 @@ const historyOf = (row: ProcessRow): RunHistory => ({
   hasStarted: row.hasStarted,
   crashCount: row.crashCount,
   cancelRequested: row.cancelRequestedAt !== null,
+  queueTimeoutMs: row.queueDeadline && row.queueDeadline.getTime() - row.createdAt.getTime(),
 });
 
 /** What the attempts before this one have used stands in the row. */
@@ -182,6 +183,8 @@ async function finish(
     data: {
       status: outcome.status,
       result: outcome.result ?? null,
+      structuredResult:
+        (outcome.structuredResult as Prisma.InputJsonObject | null | undefined) ?? Prisma.DbNull,
       error: outcome.error ?? Prisma.DbNull,
       stopReason: outcome.stopReason ?? null,
       ...sumOf(row, outcome),

@@ -4,6 +4,8 @@ import type { Process, ProcessError, Usage } from './processes.schemas.js';
 export interface Outcome {
   status: 'completed' | 'failed' | 'cancelled';
   result?: string | null;
+  /** Null where no schema asked for one: what a schema asks for is an object. */
+  structuredResult?: unknown;
   error?: ProcessError | null;
   stopReason?: Process['stopReason'];
   usage?: Usage | null;

@@ -99,6 +99,7 @@ export class ProcessRetentionRepository {
           prompt: '',
           promptPreview: '',
           result: null,
+          structuredResult: Prisma.DbNull,
           request: {},
           metadata: {},
           permissionDenials: [],

@@ -1,6 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
-import { SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
 import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
@@ -18,6 +17,7 @@ import { ProcessesQueue } from './processes.queue.js';
 import type { ExecuteRequest, Process } from './processes.schemas.js';
 import { ProcessesService } from './processes.service.js';
 import { QueueForecastService } from './queue-forecast.service.js';
+import { RequestChecks } from './request-checks.js';
 import { hashOf } from './request-hash.js';
 
 const KEY_KEPT_MS = 24 * 60 * 60 * 1000;
@@ -41,6 +41,7 @@ export class ProcessSubmissionsService {
 
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
+    private readonly checks: RequestChecks,
     private readonly submissions: ProcessSubmissionsRepository,
     private readonly processes: ProcessesService,
     private readonly queue: ProcessesQueue,
@@ -50,11 +51,11 @@ export class ProcessSubmissionsService {
 
   /**
    * Resolves once the process is durable.
-   * @throws AppError `tool_not_allowed`, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`, `outcome_unknown`
+   * @throws AppError what RequestChecks refuses, `idempotency_key_reused`, `queue_full`, `session_not_found`, `session_busy`,
+   * `outcome_unknown`
    */
   async submit(caller: Caller, request: ExecuteRequest, key: string | null): Promise<Submission> {
-    requireOfferedTools(request);
-    requireOriginOfFork(request);
+    await this.checks.require(request);
     const named = key === null ? null : { key, requestHash: hashOf(request), keptMs: KEY_KEPT_MS };
     const submitted = await this.take(caller, request, named);
     switch (submitted.kind) {
@@ -89,14 +90,15 @@ export class ProcessSubmissionsService {
 
   private toNewProcess({ userId }: Caller, request: ExecuteRequest): NewProcess {
     const { prompt, metadata, priority, retry, queueTimeoutMs = null, ...others } = request;
-    const { sessionId, forkSession, ...rest } = others;
+    const { sessionId, forkSession, outputSchema, ...rest } = others;
     return {
       id: uuid(),
       userId,
       session: chosenSession(sessionId, forkSession),
       prompt,
       promptPreview: previewOf(prompt),
-      request: rest,
+      // As text: jsonb would sort its fields, and a model fills them in as they come.
+      request: outputSchema ? { ...rest, outputSchema: JSON.stringify(outputSchema) } : rest,
       metadata,
       priority,
       maxAttempts: retry?.maxAttempts ?? 1,
@@ -132,22 +134,6 @@ function unanswered({ processId, cause }: SubmitUnanswered, named: NamedRequest 
   if (named) return cause;
   const detail = `The database did not say whether process ${processId} was made. Look for it before you send this again; with an Idempotency-Key it could be sent again as it is.`;
   return new AppError('outcome_unknown', detail, { cause });
-}
-
-function requireOriginOfFork({ sessionId, forkSession }: ExecuteRequest): void {
-  if (!forkSession || sessionId !== undefined) return;
-  const errors = [{ pointer: '/forkSession', code: 'session_missing', detail: 'needs a sessionId' }];
-  throw new AppError('validation_failed', '/forkSession: needs a sessionId', { errors });
-}
-
-function requireOfferedTools({ tools = [], allowedTools = [], disallowedTools = [] }: ExecuteRequest): void {
-  for (const [field, names] of Object.entries({ tools, allowedTools, disallowedTools })) {
-    const index = names.findIndex((name) => !(SUPPORTED_TOOLS as readonly string[]).includes(name));
-    if (index < 0) continue;
-    const detail = `this server offers ${SUPPORTED_TOOLS.join(', ')}`;
-    const errors = [{ pointer: `/${field}/${index}`, code: 'tool_not_allowed', detail }];
-    throw new AppError('tool_not_allowed', `There is no tool ${names[index] ?? ''}: ${detail}.`, { errors });
-  }
 }
 
 // Whole characters: a cut pair of surrogates is no text.

@@ -9,12 +9,12 @@ export function toProcess(row: ProcessRow, queuePosition: number | null): Proces
     ...toFields(row, queuePosition),
     prompt: row.contentDeletedAt ? null : row.prompt,
     result: row.result,
-    structuredResult: null,
+    structuredResult: row.structuredResult,
     filesChanged: row.filesChanged as Process['filesChanged'],
   };
 }
 
-export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result' | 'filesChanged'>;
+export type SummaryRow = Omit<ProcessRow, 'prompt' | 'result' | 'structuredResult' | 'filesChanged'>;
 
 export function toSummary(row: SummaryRow, queuePosition: number | null): ProcessSummary {
   return { ...toFields(row, queuePosition), promptPreview: row.promptPreview };

@@ -36,6 +36,7 @@ import { ProcessesRepository } from './processes.repository.js';
 import { ProcessesService } from './processes.service.js';
 import { QueueForecastService } from './queue-forecast.service.js';
 import { QueuePlacesRepository } from './queue-places.repository.js';
+import { RequestChecks } from './request-checks.js';
 import { RetentionSweep } from './retention-sweep.js';
 import { StrayRuns } from './stray-runs.js';
 import { WorkerAnnouncer } from './worker-announcer.js';
@@ -91,6 +92,7 @@ export class ProcessesModule {
         ProcessSubmissionsService,
         QueueForecastService,
         QueuePlacesRepository,
+        RequestChecks,
         RetentionSweep,
         OperationsService,
         WorkerDirectory,

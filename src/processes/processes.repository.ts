@@ -28,7 +28,7 @@ export class ProcessesRepository {
   list(filter: ProcessFilter, position: KeysetPosition | null, limit: number): Promise<SummaryRow[]> {
     const { userId, status, sessionId, createdAfter, createdBefore, metadata } = filter;
     return this.prisma.process.findMany({
-      omit: { prompt: true, result: true, filesChanged: true },
+      omit: { prompt: true, result: true, structuredResult: true, filesChanged: true },
       where: {
         AND: [
           userId === null ? {} : { userId },

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { timestamp } from '../platform/http/common.schemas.js';
+import { OutputSchemaSchema } from './output-schema.schemas.js';
 import { type Usage, UsageSchema } from '../sessions/usage.schemas.js';
 
 export type { Usage };
@@ -29,17 +30,9 @@ const toolNames = z
   .max(64)
   .optional();
 
-const plannedValue = (value: string) => ({
-  error: `${value} is not supported yet`,
-  params: { code: 'not_supported_yet' },
-});
-
 const MAX_PAIRS = 16;
 export const TOO_MANY_PAIRS = `must not have more than ${MAX_PAIRS} pairs`;
 export const hasFewPairs = (pairs: object) => Object.keys(pairs).length <= MAX_PAIRS;
-
-/** Fields of the contract that a later version brings. Until then they are refused by name. */
-const PLANNED_FIELDS = ['maxBudgetUsd', 'outputSchema'];
 
 /** The failures after which a caller may let a process run again. */
 const RetryableCodeSchema = z
@@ -97,6 +90,11 @@ export const ExecuteRequestSchema = z
         'What becomes of a tool call that nothing allows: `deny` refuses it, `ask` asks you (`permission_requested`), `acceptEdits` lets file edits through, `plan` changes nothing',
     }),
     maxTurns: z.int().min(1).max(1000).optional(),
+    maxBudgetUsd: z.number().min(0.0001).max(10_000).optional().meta({
+      description:
+        'US dollars: it fails with run_budget_reached after the request to the model that passes it, over all its attempts',
+    }),
+    outputSchema: OutputSchemaSchema.optional(),
     timeoutMs: z
       .int()
       .min(1000)
@@ -113,10 +111,10 @@ export const ExecuteRequestSchema = z
       .default(DEFAULT_PRIORITY)
       .meta({ description: "Orders the caller's own waiting processes, the highest first" }),
     retry: RetrySchema.optional(),
-    engine: z
-      .enum(['auto', 'cli', 'api'])
-      .refine((engine) => engine !== 'api', plannedValue('api'))
-      .default('auto'),
+    engine: z.enum(['auto', 'cli', 'api']).default('auto').meta({
+      description:
+        '`cli`: the Claude CLI. `api`: the Messages API without it, and without tools. `auto`: the CLI, and where it cannot be started, the API for what needs no tools',
+    }),
     cancelOnDisconnect: z
       .boolean()
       .default(false)
@@ -129,7 +127,7 @@ export const ExecuteRequestSchema = z
       .refine(hasFewPairs, TOO_MANY_PAIRS)
       .default({}),
   })
-  .meta({ id: 'ExecuteRequest', 'x-planned-fields': PLANNED_FIELDS });
+  .meta({ id: 'ExecuteRequest' });
 
 export type ExecuteRequest = z.output<typeof ExecuteRequestSchema>;
 
@@ -146,7 +144,7 @@ export const ProcessErrorSchema = z
   .object({
     code: z.string().meta({
       description:
-        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, workspace_full, internal; more may come',
+        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, run_budget_reached, output_schema_mismatch, workspace_full, internal; more may come',
     }),
     detail: z.string(),
     retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),
@@ -227,7 +225,7 @@ export const ProcessSchema = z
     ...summaryFields,
     prompt: z.string().nullable().meta({ description: 'Null once the content was deleted' }),
     result: z.string().nullable(),
-    structuredResult: z.unknown(),
+    structuredResult: z.unknown().meta({ description: 'What the outputSchema asked for' }),
     filesChanged: FilesChangedSchema.nullable().meta({
       description:
         'What became of the files of its workspace from just before its last attempt asked Claude to its end, uploads included; ' +

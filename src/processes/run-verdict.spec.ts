@@ -133,14 +133,24 @@ describe('what becomes of a run that comes to an end of its own', () => {
     expect(afterEnding({ ...run, cancelRequested: true }, failed('timeout'))).toMatchObject({ kind: 'end' });
   });
 
-  it('waits longer with each attempt, as long as the Messages API says, and never longer than five minutes', () => {
+  it('waits longer with each attempt, up to five minutes, and as long as the Messages API says', () => {
     const waits = (attempt: number, retryAfterMs: number | null = null) => {
       const verdict = afterEnding({ ...retrying('timeout', 100), attempt }, failed('timeout', retryAfterMs));
       return verdict.kind === 'again' ? verdict.afterMs : null;
     };
     expect([1, 2, 3, 4].map((attempt) => waits(attempt))).toEqual([1_000, 2_000, 4_000, 8_000]);
     expect([waits(20), waits(99)]).toEqual([300_000, 300_000]);
-    expect([waits(1, 7_000), waits(1, 0), waits(1, 3_600_000)]).toEqual([7_000, 0, 300_000]);
+    expect([waits(1, 7_000), waits(1, 0), waits(1, 3_600_000)]).toEqual([7_000, 0, 3_600_000]);
+  });
+
+  it('fails where the Messages API says a time that its caller would not wait for, or nobody', () => {
+    const limited = (retryAfterMs: number, queueTimeoutMs: number | null = null) =>
+      afterEnding(
+        { ...retrying('upstream_rate_limited'), queueTimeoutMs },
+        failed('upstream_rate_limited', retryAfterMs),
+      ).kind;
+    expect([limited(86_400_000), limited(86_400_001)]).toEqual(['again', 'end']);
+    expect([limited(60_000, 60_000), limited(60_001, 60_000)]).toEqual(['again', 'end']);
   });
 });
 

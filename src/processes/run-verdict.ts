@@ -12,6 +12,8 @@ export interface RunHistory {
   /** How many workers were lost with it before, after it had begun to act. */
   crashCount: number;
   cancelRequested: boolean;
+  /** How long its caller would let it wait for its start; null for as long as it takes. */
+  queueTimeoutMs?: number | null;
 }
 
 /** What becomes of a process whose run is over: it ends, or waits for another run. */
@@ -31,6 +33,8 @@ export type Verdict =
 const MAX_CRASHES = 2;
 const FIRST_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 5 * 60 * 1000;
+/** Until when a process is parked for a rate limit, at most. */
+const MAX_PARKED_MS = 24 * 60 * 60 * 1000;
 
 const lost = (detail: string, retryable: boolean): Outcome => ({
   status: 'failed',
@@ -72,6 +76,9 @@ export function afterDrain(run: RunHistory, outcome: Outcome): Verdict {
 export function afterEnding(run: RunHistory, outcome: Outcome): Verdict {
   const { error } = outcome;
   if (!error || run.cancelRequested || !mayRepeat(run, error.code)) return { kind: 'end', outcome };
+  const longestMs = Math.min(run.queueTimeoutMs ?? MAX_PARKED_MS, MAX_PARKED_MS);
+  // To ask before that would be refused again.
+  if ((error.retryAfterMs ?? 0) > longestMs) return { kind: 'end', outcome };
   return again(error.code, { afterMs: backoffMs(run.attempt, error), spent: outcome });
 }
 
@@ -89,5 +96,5 @@ function again(
 
 /** Doubles with each attempt, unless the Messages API has said how long. */
 function backoffMs(attempt: number, { retryAfterMs }: ProcessError): number {
-  return Math.min(retryAfterMs ?? FIRST_BACKOFF_MS * 2 ** (attempt - 1), MAX_BACKOFF_MS);
+  return retryAfterMs ?? Math.min(FIRST_BACKOFF_MS * 2 ** (attempt - 1), MAX_BACKOFF_MS);
 }

@@ -20,6 +20,9 @@ const WorkerStatusSchema = z.object({
     version: z.string().nullable(),
     path: z.string().nullable(),
     containment: z.string(),
+    hasFallback: z.boolean(),
+    breaker: z.enum(['closed', 'open', 'half_open']),
+    tools: z.array(z.string()),
     detail: z.string().nullable(),
   }),
 });

@@ -44,6 +44,7 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
     ANTHROPIC_API_KEY: 'sk-ant-test',
     ANTHROPIC_BASE_URL: messages.url,
     CLAUDE_API_MAX_RETRIES: '1',
+    CLAUDE_BREAKER_FAILURES: '1000000',
     CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
     SHUTDOWN_GRACE_MS: '1',
     ...environment,

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { z } from 'zod';
+import { fullModelName } from '../../../libs/claude-engine/index.js';
 import { type Environment, EnvironmentSchema, SECRET_VARIABLES } from './environment.schemas.js';
 
 /** The environment is not one that the server can start with. Each line of the message names a variable. */
@@ -52,7 +53,7 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   const demo = runsProcesses && env.ANTHROPIC_API_KEY === undefined;
   if (demo && env.ANTHROPIC_BASE_URL !== undefined)
     problems.push('ANTHROPIC_API_KEY: must be set where ANTHROPIC_BASE_URL is');
-  problems.push(...unfitLease(env));
+  problems.push(...unfitLease(env), ...unofferedDefault(env));
   if (env.NODE_ENV === 'production') problems.push(...unfitForProduction(env, demo));
   if (problems.length > 0) throw new ConfigError(problems);
   const DATA_DIR = resolve(env.DATA_DIR);
@@ -84,6 +85,11 @@ function unfitLease({ LEASE_TTL_MS, LEASE_HEARTBEAT_MS, LEASE_FENCE_MS }: Enviro
     problems.push('LEASE_HEARTBEAT_MS: must be less than LEASE_FENCE_MS');
   if (LEASE_FENCE_MS >= LEASE_TTL_MS) problems.push('LEASE_FENCE_MS: must be less than LEASE_TTL_MS');
   return problems;
+}
+
+function unofferedDefault({ CLAUDE_MODELS: models, CLAUDE_DEFAULT_MODEL: model }: Environment): string[] {
+  const isOffered = model === undefined || !models || models.includes(fullModelName(model));
+  return isOffered ? [] : ['CLAUDE_DEFAULT_MODEL: must be one of CLAUDE_MODELS'];
 }
 
 function unfitForProduction(env: Environment, demo: boolean): string[] {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { SUPPORTED_TOOLS } from '../../../libs/claude-engine/index.js';
 
 const milliseconds = (fallback: number, max: number) =>
   z.coerce.number('must be a number of milliseconds').int('must be whole').min(1).max(max).default(fallback);
@@ -79,12 +80,16 @@ export const EnvironmentSchema = z.object({
   CLAUDE_BWRAP_PATH: z.string().optional(),
   CLAUDE_DEFAULT_MODEL: z.string().optional(),
   CLAUDE_MODELS: list.pipe(z.array(z.string())).optional(),
+  CLAUDE_TOOLS: list
+    .pipe(z.array(z.enum(SUPPORTED_TOOLS, `must be of ${SUPPORTED_TOOLS.join(', ')}, separated by commas`)))
+    .optional(),
   CLAUDE_API_MAX_RETRIES: z.coerce
     .number('must be a number')
     .int('must be whole')
     .min(0)
     .max(100)
     .default(10),
+  CLAUDE_BREAKER_FAILURES: count(10, 1_000_000),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   PERMISSION_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),

@@ -49,13 +49,14 @@ export const ERROR_CATALOGUE = {
   file_too_large: { status: 413, title: 'The file is too large', retryable: false },
   workspace_full: { status: 413, title: 'The workspace may not hold more', retryable: false },
   media_type_unsupported: { status: 415, title: 'The body has a type that is not read', retryable: false },
-  not_supported_yet: { status: 422, title: 'This is planned and not supported yet', retryable: false },
   idempotency_key_reused: {
     status: 422,
     title: 'The idempotency key stands for another request',
     retryable: false,
   },
   tool_not_allowed: { status: 422, title: 'The tool is not one that this server offers', retryable: false },
+  model_not_allowed: { status: 422, title: 'The model is not one that this server offers', retryable: false },
+  output_schema_invalid: { status: 422, title: 'The output schema is not one', retryable: false },
   workspace_not_copied: { status: 422, title: 'The files of the session cannot be copied', retryable: false },
   too_many_messages: {
     status: 429,

@@ -19,7 +19,7 @@ export class ValidationPipe extends StandardSchemaValidationPipe {
     options?: Record<string, unknown>,
   ): Promise<{ value: T }> {
     const result = await super.validate<T>(value, schema, options);
-    if (result.issues) throw toValidationError(result.issues as readonly z.core.$ZodIssue[], schema);
+    if (result.issues) throw toValidationError(result.issues as readonly z.core.$ZodIssue[]);
     return result;
   }
 
@@ -47,13 +47,9 @@ function refuseOddShapes(value: unknown, path: readonly string[], budget = { val
 
 const refusal = (code: string, detail: string) => validationError([{ pointer: '', code, detail }]);
 
-/**
- * A schema may give an issue another code of the catalogue: `ctx.addIssue({ params: { code: 'not_supported_yet' } })`. The
- * fields that it names in `.meta({ 'x-planned-fields': […] })` are unknown to it, and refused as not supported yet.
- */
-function toValidationError(issues: readonly z.core.$ZodIssue[], schema: unknown): AppError {
-  const planned = z.globalRegistry.get(schema as z.core.$ZodType)?.['x-planned-fields'] ?? [];
-  return validationError(issues.flatMap((issue) => toErrorIssues(issue, planned as string[])));
+/** A schema may give an issue a code of its own: `ctx.addIssue({ params: { code: 'contains_nul' } })`. */
+function toValidationError(issues: readonly z.core.$ZodIssue[]): AppError {
+  return validationError(issues.flatMap(toErrorIssues));
 }
 
 function validationError(issues: ErrorIssue[]): AppError {
@@ -63,18 +59,11 @@ function validationError(issues: ErrorIssue[]): AppError {
     detail: shortened(detail),
   }));
   const detail = errors.map(({ pointer, detail: text }) => `${pointer || 'The value'}: ${text}`).join('; ');
-  const unsupported = errors.length > 0 && errors.every(({ code }) => code === 'not_supported_yet');
-  return new AppError(unsupported ? 'not_supported_yet' : 'validation_failed', detail, { errors });
+  return new AppError('validation_failed', detail, { errors });
 }
 
-function toErrorIssues(issue: z.core.$ZodIssue, planned: readonly string[]): ErrorIssue[] {
-  if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) =>
-      issue.path.length === 0 && planned.includes(key)
-        ? { pointer: pointerTo([key]), code: 'not_supported_yet', detail: 'is not supported yet' }
-        : unknownField([...issue.path, key]),
-    );
-  }
+function toErrorIssues(issue: z.core.$ZodIssue): ErrorIssue[] {
+  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownField([...issue.path, key]));
   const custom = issue.code === 'custom' ? (issue.params?.code as string | undefined) : undefined;
   return [{ pointer: pointerTo(issue.path), code: custom ?? issue.code, detail: issue.message }];
 }
