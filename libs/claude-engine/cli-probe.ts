@@ -8,7 +8,7 @@ const TIMEOUT_MS = 10_000;
 
 const runFile = promisify(execFile);
 
-export interface CliState {
+interface CliState {
   /** Such as `2.1.330`. */
   version: string | null;
   /** Why it cannot be used, for the operator; null where it can. */
