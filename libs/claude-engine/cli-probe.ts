@@ -1,14 +1,17 @@
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { within } from './launch-end.js';
 
 /** The one that everything here was seen to work with. An older one may not know what keeps a prompt from being obeyed. */
 const OLDEST_CLI = '2.1.330';
 const TIMEOUT_MS = 10_000;
+/** A run does not wait longer to be told. */
+const PATIENCE_MS = 1000;
 
 const runFile = promisify(execFile);
 
-export interface CliState {
+interface CliState {
   /** Such as `2.1.330`. */
   version: string | null;
   /** Why it cannot be used, for the operator; null where it can. */
@@ -41,13 +44,17 @@ export class CliProbe {
     const asked = this.versions.get(key) ?? this.ask(path).catch(() => null);
     this.versions.clear();
     this.versions.set(key, asked);
-    const version = await asked;
+    const version = (await within(PATIENCE_MS, asked)) ? await asked : null;
     if (version !== null && isTooOld(version)) throw new Error(tooOld(version));
   }
 
   private async ask(path: string): Promise<string | null> {
     const env = { PATH: '/usr/bin:/bin', HOME: this.home };
-    const { stdout } = await runFile(path, ['--version'], { env, timeout: TIMEOUT_MS });
+    const { stdout } = await runFile(path, ['--version'], {
+      env,
+      timeout: TIMEOUT_MS,
+      killSignal: 'SIGKILL',
+    });
     return /\d+\.\d+\.\d+\S*/.exec(stdout)?.[0] ?? null;
   }
 }

@@ -294,8 +294,10 @@ describe('the real CLI', () => {
   it('tells its version', async () => {
     const bench = await open();
     expect(await bench.engine.probe()).toEqual({
-      engine: 'cli',
       isAvailable: true,
+      hasFallback: false,
+      breaker: 'closed',
+      tools: expect.arrayContaining(['Read', 'Write']) as string[],
       version: expect.stringMatching(/^\d+\.\d+\.\d+$/) as string,
       path: expect.stringContaining('claude') as string,
       containment: process.platform === 'linux' ? 'bwrap' : 'file-tools',

@@ -5,8 +5,6 @@ import { mismatch } from './failure.js';
 import { type SchemaAnswer, type SchemaQuestion } from './output-schema-program.js';
 import { type JsonSchema } from './plain-schema.js';
 
-export { type JsonSchema };
-
 const PATIENCE_MS = 3000;
 const MAX_HEAP_MIB = 128;
 

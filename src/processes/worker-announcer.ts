@@ -19,12 +19,16 @@ export class WorkerAnnouncer implements OnApplicationBootstrap {
   ) {}
 
   async onApplicationBootstrap(): Promise<void> {
-    await this.announce();
     this.timer = setInterval(() => void this.announce(), ANNOUNCE_INTERVAL_MS);
+    this.directory.onReady(() => {
+      if (this.timer) void this.announce();
+    });
+    await this.announce();
   }
 
   async stop(): Promise<void> {
     if (this.timer) clearInterval(this.timer);
+    this.timer = null;
     await this.directory.leave(this.worker.id).catch((err: unknown) => this.logger.debug({ err }));
   }
 

@@ -34,6 +34,11 @@ export type WorkerStatus = z.output<typeof WorkerStatusSchema>;
 export class WorkerDirectory {
   constructor(@Inject(REDIS) private readonly redis: Redis) {}
 
+  /** Redis is there (again), and may have forgotten everybody. */
+  onReady(listener: () => void): void {
+    this.redis.on('ready', listener);
+  }
+
   async announce(status: WorkerStatus): Promise<void> {
     await this.redis.hset(KEY, status.id, JSON.stringify(status));
   }
