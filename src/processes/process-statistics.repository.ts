@@ -60,7 +60,7 @@ export class ProcessStatisticsRepository {
           ${percentiles('finished_at - started_at')} AS duration,
           ${tokens('inputTokens')}, ${tokens('outputTokens')},
           ${tokens('cacheReadInputTokens')}, ${tokens('cacheCreationInputTokens')},
-          coalesce(sum(cost_usd), 0)::float8 AS "costUsd"
+          coalesce(least(sum(cost_usd::numeric), 1e15), 0)::float8 AS "costUsd"
         FROM processes WHERE ${mine} AND NOT demo AND created_at > now() - ${windowMs} * interval '1 ms'`,
       this.prisma.$queryRaw<{ depth: number; oldestAgeMs: number | null }[]>`
         SELECT count(*)::int AS depth, ${ageMs('min(created_at)')} AS "oldestAgeMs"
@@ -73,8 +73,11 @@ export class ProcessStatisticsRepository {
 // The names below are constants of this file, never a caller's.
 const count = (status: string) =>
   Prisma.raw(`count(*) FILTER (WHERE status = '${status}')::int AS ${status}`);
+/** What a row holds was once taken from a CLI as it was: it must not break a sum. */
 const tokens = (name: string) =>
-  Prisma.raw(`coalesce(sum((usage->>'${name}')::bigint), 0)::float8 AS "${name}"`);
+  Prisma.raw(
+    `coalesce(round(least(sum((usage->>'${name}')::numeric), ${Number.MAX_SAFE_INTEGER})), 0)::float8 AS "${name}"`,
+  );
 const ageMs = (moment: string) => Prisma.raw(`(extract(epoch FROM now() - ${moment}) * 1000)::float8`);
 const percentiles = (interval: string) =>
   Prisma.raw(

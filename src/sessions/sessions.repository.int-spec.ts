@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { WriteSide } from '../../test/support/write-side.js';
+import { ProcessStatisticsRepository } from '../processes/process-statistics.repository.js';
 import { SessionsRepository } from './sessions.repository.js';
 
 describe('SessionsRepository', () => {
@@ -130,5 +131,18 @@ describe('SessionsRepository', () => {
       },
     });
     expect(figures.has(unused)).toBe(false);
+  });
+
+  it('sums up what it comes to, whatever numbers a row holds', async () => {
+    const id = await make();
+    await side.run({ session: { kind: 'continued', id } });
+    await side.stores.query(`
+      UPDATE processes SET cost_usd = 1e308,
+        usage = '{"inputTokens":1.5,"outputTokens":1e300,"cacheReadInputTokens":3,"cacheCreationInputTokens":4}'`);
+    await side.stores.query('UPDATE processes SET session_id = $1', [id]);
+    const usage = { inputTokens: 2, outputTokens: Number.MAX_SAFE_INTEGER, cacheReadInputTokens: 3 };
+    expect((await sessions.findFigures([id])).get(id)).toMatchObject({ costUsd: 1e15, usage });
+    const statistics = await new ProcessStatisticsRepository(side.prisma).since(null, 60_000);
+    expect(statistics).toMatchObject({ costUsd: 1e15, usage });
   });
 });

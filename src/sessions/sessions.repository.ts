@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { Prisma, Session as SessionRow } from '../generated/prisma/client.js';
+import { Prisma, type Session as SessionRow } from '../generated/prisma/client.js';
 import { afterCursor, type KeysetPosition, NEWEST_FIRST } from '../platform/http/keyset-cursor.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import type { Usage } from './usage.schemas.js';
@@ -55,12 +55,12 @@ export class SessionsRepository {
   async findFigures(ids: string[]): Promise<Map<string, SessionFigures>> {
     const rows = await this.prisma.$queryRaw<({ id: string } & SessionFigures)[]>`
       SELECT session_id AS id, count(*)::int AS "processCount", bool_or(status IN ('pending', 'running')) AS "isBusy",
-        sum(cost_usd) AS "costUsd",
+        least(sum(cost_usd::numeric), 1e15)::float8 AS "costUsd",
         CASE WHEN count(usage) > 0 THEN json_build_object(
-          'inputTokens', sum((usage->>'inputTokens')::bigint),
-          'outputTokens', sum((usage->>'outputTokens')::bigint),
-          'cacheReadInputTokens', sum((usage->>'cacheReadInputTokens')::bigint),
-          'cacheCreationInputTokens', sum((usage->>'cacheCreationInputTokens')::bigint)) END AS usage
+          'inputTokens', ${tokens('inputTokens')},
+          'outputTokens', ${tokens('outputTokens')},
+          'cacheReadInputTokens', ${tokens('cacheReadInputTokens')},
+          'cacheCreationInputTokens', ${tokens('cacheCreationInputTokens')}) END AS usage
       FROM processes WHERE session_id = ANY(${ids}::uuid[]) GROUP BY session_id`;
     return new Map(rows.map(({ id, ...figures }) => [id, figures]));
   }
@@ -154,4 +154,9 @@ async function hasLive(
   status: ('pending' | 'running')[],
 ): Promise<boolean> {
   return (await transaction.process.count({ where: { sessionId, status: { in: status } }, take: 1 })) > 0;
+}
+
+/** Its sum, by the name of a figure. What a row holds was once taken from a CLI as it was: it must not break the sum. */
+function tokens(name: keyof Usage): Prisma.Sql {
+  return Prisma.raw(`round(least(sum((usage->>'${name}')::numeric), ${Number.MAX_SAFE_INTEGER}))`);
 }
