@@ -23,6 +23,7 @@ import { within } from './launch-end.js';
 import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
 import { higherUsage, NO_USAGE } from './open-message.js';
+import { OutputGate, type OutputLimits } from './output-gate.js';
 import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
@@ -44,12 +45,18 @@ export interface RunSettings {
   stallMs: number;
   ladder: Ladder;
   guard: Guard | null;
+  outputLimits: OutputLimits;
   onNotice: (notice: EngineNotice) => void;
 }
 
-/** Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key. */
-type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused';
+/**
+ * Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key.
+ * `flooded`: the CLI says more than anybody keeps.
+ */
+type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused' | 'flooded';
 
+/** Nobody hears what the CLI would say to the end. */
+const HARSH_CAUSES: ReadonlySet<StopCause> = new Set(['abandoned', 'fenced', 'flooded']);
 /** A CLI that has answered may take this long to leave. */
 const EXIT_GRACE_MS = 3000;
 /** Lines that were on their way when the CLI exited may take this long to arrive. */
@@ -69,14 +76,22 @@ export class CliRun {
   private conversation: Conversation | null = null;
   private result: Ending | null = null;
   private hasEnded = false;
+  private eventCount = 0;
   private breakage: string | null = null;
   private performance: Promise<void> | null = null;
+  private readonly gate: OutputGate;
 
   constructor(
     private readonly request: EngineRequest,
     private readonly context: RunContext,
     private readonly settings: RunSettings,
-  ) {}
+  ) {
+    this.gate = new OutputGate(this.events, {
+      limits: settings.outputLimits,
+      onOverflow: () => this.stop('flooded'),
+      onHold: (isHeld) => this.watchdog?.hold(isHeld),
+    });
+  }
 
   get isStarted(): boolean {
     return this.performance !== null;
@@ -175,7 +190,7 @@ export class CliRun {
           }),
           ...kept.environment(),
         },
-        spawnClaudeCodeProcess: (options) => launch.spawn(site, options),
+        spawnClaudeCodeProcess: (options) => this.gate.before(launch.spawn(site, options)),
       },
     });
     try {
@@ -237,7 +252,7 @@ export class CliRun {
         return launch.end();
       case 'stop': {
         const { cause } = outcome;
-        const isGentle = this.parser.hasStarted && cause !== 'abandoned' && cause !== 'fenced';
+        const isGentle = this.parser.hasStarted && !HARSH_CAUSES.has(cause);
         await launch.end(isGentle ? () => this.interrupt(conversation) : undefined);
         this.finish(this.endingOf(cause));
         return;
@@ -265,12 +280,22 @@ export class CliRun {
           // The CLI would go on trying for minutes with a key that was refused.
           else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
             this.stop('refused');
-          else this.events.push(event);
+          else this.tell(event);
         }
       }
     } catch (error) {
       this.breakage = String(error);
     }
+  }
+
+  private tell(event: EngineEvent): void {
+    this.eventCount += 1;
+    if (this.eventCount <= this.settings.outputLimits.maxEvents) {
+      this.events.push(event);
+      return;
+    }
+    this.gate.shut();
+    this.stop('flooded');
   }
 
   private async interrupt(conversation: Query): Promise<void> {
@@ -298,6 +323,8 @@ export class CliRun {
         return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
       case 'refused':
         return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
+      case 'flooded':
+        return { kind: 'failed', error: engineError('output_too_large'), ...outcome };
       case 'shutdown': {
         const detail = 'The server that ran this was shut down.';
         return this.endedByServer(detail, outcome);

@@ -11,6 +11,7 @@ export const ENGINE_ERROR_CODES = [
   'upstream_overloaded',
   'upstream_invalid_request',
   'max_turns_reached',
+  'output_too_large',
   'internal',
 ] as const;
 export type EngineErrorCode = (typeof ENGINE_ERROR_CODES)[number];

@@ -10,6 +10,7 @@ const DETAILS: Record<EngineErrorCode, string> = {
   upstream_overloaded: 'The Messages API is overloaded or cannot be reached.',
   upstream_invalid_request: 'The Messages API refused the request as invalid.',
   max_turns_reached: 'Claude had not finished when the limit of turns was reached.',
+  output_too_large: 'The run said more than is kept of one run, and was stopped.',
   internal: 'The Claude CLI failed.',
 };
 const RETRYABLE: ReadonlySet<EngineErrorCode> = new Set([

@@ -30,6 +30,16 @@ describe('a CLI counts as stalled', () => {
     expect(onStall).toHaveBeenCalledTimes(1);
   });
 
+  it('not while it is held up by us, but again when it no longer is', () => {
+    watchdog.hold(true);
+    watchdog.saw([]);
+    jest.advanceTimersByTime(10_000);
+    expect(onStall).not.toHaveBeenCalled();
+    watchdog.hold(false);
+    jest.advanceTimersByTime(1000);
+    expect(onStall).toHaveBeenCalledTimes(1);
+  });
+
   it('not while lines come, whatever they mean', () => {
     for (let line = 0; line < 5; line++) {
       jest.advanceTimersByTime(900);

@@ -7,6 +7,7 @@ import { type EngineEvent } from './engine-event.js';
 export class StallWatchdog {
   private timer: NodeJS.Timeout | undefined;
   private readonly runningTools = new Set<string>();
+  private isHeld = false;
 
   constructor(
     private readonly stallMs: number,
@@ -27,12 +28,20 @@ export class StallWatchdog {
     this.arm(Math.max(0, pauseMs));
   }
 
+  /** The CLI is held up by us, or no longer is: it may well be silent meanwhile. */
+  hold(isHeld: boolean): void {
+    this.isHeld = isHeld;
+    this.arm(0);
+  }
+
   stop(): void {
+    this.isHeld = true;
     clearTimeout(this.timer);
   }
 
   private arm(pauseMs: number): void {
     clearTimeout(this.timer);
-    if (this.runningTools.size === 0) this.timer = setTimeout(this.onStall, this.stallMs + pauseMs);
+    if (this.runningTools.size === 0 && !this.isHeld)
+      this.timer = setTimeout(this.onStall, this.stallMs + pauseMs);
   }
 }
