@@ -25,8 +25,6 @@ export interface ProgramPlan {
   readable: readonly string[];
   /** What they see nothing of. */
   hidden: readonly string[];
-  /** Variables of the CLI that they do not get. */
-  withheld: readonly string[];
   home: string;
 }
 
@@ -89,13 +87,12 @@ export function bwrapArguments(plan: SandboxPlan): string[] {
  * Bubblewrap's arguments inside a sandbox, up to the program. What a tool starts is the CLI's own user: in the CLI's own
  * namespace of processes it could take over its output, its memory and its token.
  */
-export function programArguments({ uid, readable, hidden, withheld, home }: ProgramPlan): string[] {
+export function programArguments({ uid, readable, hidden, home }: ProgramPlan): string[] {
   return [
     ...['--unshare-user', '--disable-userns', '--uid', String(uid), '--gid', String(uid)],
     ...['--unshare-pid', '--die-with-parent', '--dev-bind', '/', '/', '--proc', '/proc'],
     ...readable.flatMap((path) => ['--ro-bind', path, path]),
     ...hidden.flatMap((path) => ['--perms', '0700', '--size', '4096', '--tmpfs', path, '--remount-ro', path]),
-    ...withheld.flatMap((name) => ['--unsetenv', name]),
     ...['--setenv', 'HOME', home],
   ];
 }

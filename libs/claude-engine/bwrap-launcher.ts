@@ -23,6 +23,7 @@ const INNER_BWRAP = '/opt/claude/bwrap';
 const HOME = '/home/claude';
 /** The CLI listens there for others of its kind. */
 const CLI_SOCKETS = '/tmp/cc-socks';
+/** Variables of the CLI that they do not get. */
 const WITHHELD = [
   'ANTHROPIC_API_KEY',
   'ANTHROPIC_UNIX_SOCKET',
@@ -113,7 +114,7 @@ export class BwrapLauncher implements Launcher {
             uid: innerUid,
             readable: [config],
             hidden: [API_FOLDER, CLI_SOCKETS],
-            withheld: WITHHELD,
+
             home: HOME,
           },
         })
@@ -153,13 +154,13 @@ async function writeFiles(
   uid: number,
   program: readonly string[] | null,
 ): Promise<Record<string, string>> {
-  const inNamespaces = program
-    ? [INNER_BWRAP, ...program.map(quoted), '--chdir', '"$PWD"', '--'].join(' ')
-    : '';
+  const enter = [INNER_BWRAP, ...(program ?? []).map(quoted), '--chdir', '"$PWD"', '--'].join(' ');
+  // Not left to bubblewrap: the first process of the namespace would still show them.
+  const inNamespaces = program ? `unset ${WITHHELD.join(' ')}\nexec ${enter}` : 'exec';
   const contents = {
     '/etc/passwd': `claude:x:${uid}:${uid}::/workspace:/bin/bash\n`,
     '/etc/group': `claude:x:${uid}:\n`,
-    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\nexec ${inNamespaces} /bin/bash -c "$1"\n`,
+    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\n${inNamespaces} /bin/bash -c "$1"\n`,
   };
   const written = Object.entries(contents).map(async ([place, text]) => {
     const path = join(folder, place.slice(place.lastIndexOf('/') + 1));
