@@ -51,9 +51,9 @@ export interface RunSettings {
 
 /**
  * Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key.
- * `flooded`: the CLI says more than anybody keeps.
+ * `flooded`: the CLI says more than anybody keeps. `barred`: nobody could find out whether the model may be asked.
  */
-type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused' | 'flooded';
+type StopCause = RunAbortKind | 'stalled' | 'abandoned' | 'refused' | 'flooded' | 'barred';
 
 /** Nobody hears what the CLI would say to the end. */
 const HARSH_CAUSES: ReadonlySet<StopCause> = new Set(['abandoned', 'fenced', 'flooded']);
@@ -204,8 +204,10 @@ export class CliRun {
   /** Resolves when the model may be asked; never, where the run ends before. */
   private mayAsk(): Promise<void> {
     const { mayAsk = () => Promise.resolve() } = this.context;
-    return mayAsk().catch(async () => {
-      this.stop('abandoned');
+    return mayAsk().catch(async (error: unknown) => {
+      // Whoever asked for an end by then has aborted the signal: that is the cause.
+      if (this.stopCause === null) this.tellFailure(error);
+      this.stop('barred');
       await new Promise(() => undefined);
     });
   }
@@ -323,6 +325,8 @@ export class CliRun {
         return { kind: 'failed', error: engineError(this.orUnavailable('stalled')), ...outcome };
       case 'refused':
         return { kind: 'failed', error: engineError('upstream_authentication_failed'), ...outcome };
+      case 'barred':
+        return { kind: 'failed', error: engineError('internal'), ...outcome };
       case 'flooded':
         return { kind: 'failed', error: engineError('output_too_large'), ...outcome };
       case 'shutdown': {
