@@ -91,7 +91,10 @@ describe('a line whose numbers cannot be', () => {
       'a wait that never ends',
       { type: 'system', subtype: 'api_retry', retry_delay_ms: 1e300, error_status: 500 },
     ],
-    ['a name without an end', { ...linesOf('text')[0], model: 'x'.repeat(300) }],
+    [
+      'a name without an end',
+      { ...linesOf('text').find(({ subtype }) => subtype === 'init'), model: 'x'.repeat(300) },
+    ],
   ])('is no more than a line: %s', (_, line) => {
     expect(parse([line])).toMatchObject([{ type: 'raw' }]);
   });
