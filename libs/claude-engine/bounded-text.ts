@@ -16,3 +16,8 @@ export function smallEnough(line: unknown): unknown {
   const { type = null, subtype = null } = Object(line) as { type?: unknown; subtype?: unknown };
   return { type, subtype, truncated: true };
 }
+
+/** The input of a tool call as it is, or `{ truncated: true }` where it is longer than MAX_TEXT_LENGTH. */
+export function boundedInput(input: unknown): unknown {
+  return JSON.stringify({ input }).length <= MAX_TEXT_LENGTH ? input : { truncated: true };
+}

@@ -13,6 +13,19 @@ export interface SandboxPlan {
   /** Folders that nothing is to be seen of, where the system's own folder would show them. */
   hidden: readonly string[];
   workingDirectory: string;
+  /** Whether its programs are to get namespaces of their own beneath it: see programArguments. */
+  separatesPrograms: boolean;
+}
+
+/** How the programs that tools start are kept from the CLI that starts them. */
+export interface ProgramPlan {
+  /** The user that they are, in their namespace as in the sandbox. */
+  uid: number;
+  /** What they can read, and the CLI can write. */
+  readable: readonly string[];
+  /** What they see nothing of. */
+  hidden: readonly string[];
+  home: string;
 }
 
 const MIB = 1024 * 1024;
@@ -56,19 +69,53 @@ export function bwrapArguments(plan: SandboxPlan): string[] {
       place,
     ]),
     ...Object.entries(plan.writable).flatMap(([place, path]) => [...parents(place), '--bind', path, place]),
+    ...(needsUncoveredProc(plan)
+      ? [...parents(SEALED), '--perms', '0700', '--dir', SEALED, '--dir', `${SEALED}/proc`]
+      : []),
     // Last: until then places are made in them.
     ...['--remount-ro', '/dev', '--remount-ro', '/', '--chdir', '/'],
-    ...['--', ...asUser(plan.uid)],
+    '--',
+    ...(needsUncoveredProc(plan) ? ['/bin/sh', '-c', MOUNT_UNCOVERED_PROC, 'sh'] : []),
+    ...asUser(plan.uid),
     // Only now is it somebody who may enter there.
     ...['/usr/bin/env', `--chdir=${plan.workingDirectory}`],
     ...['/usr/bin/choom', '-n', OUT_OF_MEMORY_SCORE, '--', '/usr/bin/prlimit', ...LIMITS, '--'],
   ];
 }
 
-function namespaces({ uid, hasNetwork }: SandboxPlan): string[] {
+/**
+ * Bubblewrap's arguments inside a sandbox, up to the program. What a tool starts is the CLI's own user: in the CLI's own
+ * namespace of processes it could take over its output, its memory and its token.
+ */
+export function programArguments({ uid, readable, hidden, home }: ProgramPlan): string[] {
+  return [
+    ...['--unshare-user', '--disable-userns', '--uid', String(uid), '--gid', String(uid)],
+    ...['--unshare-pid', '--die-with-parent', '--dev-bind', '/', '/', '--proc', '/proc'],
+    ...readable.flatMap((path) => ['--ro-bind', path, path]),
+    ...hidden.flatMap((path) => ['--perms', '0700', '--size', '4096', '--tmpfs', path, '--remount-ro', path]),
+    ...['--setenv', 'HOME', home],
+  ];
+}
+
+/**
+ * The kernel lets nobody mount a new /proc who sees parts of the old one covered, as bubblewrap covers them where it is root.
+ * So there is another one, where nobody comes to it.
+ */
+const SEALED = '/run/sealed';
+const MOUNT_UNCOVERED_PROC = `/usr/bin/mount -t proc -o nosuid,nodev,noexec proc ${SEALED}/proc && exec "$@"`;
+
+function needsUncoveredProc({ uid, separatesPrograms }: SandboxPlan): boolean {
+  return separatesPrograms && uid !== null;
+}
+
+function namespaces(plan: SandboxPlan): string[] {
+  const { uid, hasNetwork } = plan;
   const own = ['--unshare-ipc', '--unshare-pid', '--unshare-uts', '--unshare-cgroup-try'];
   if (!hasNetwork) own.push('--unshare-net');
-  if (uid !== null) return [...own, '--cap-add', 'CAP_SETUID', '--cap-add', 'CAP_SETGID'];
+  if (uid !== null) {
+    const forProc = needsUncoveredProc(plan) ? ['--cap-add', 'CAP_SYS_ADMIN'] : [];
+    return [...own, '--cap-add', 'CAP_SETUID', '--cap-add', 'CAP_SETGID', ...forProc];
+  }
   return [...own, '--unshare-user', '--uid', String(INNER_UID), '--gid', String(INNER_UID)];
 }
 

@@ -3,7 +3,7 @@ import { randomInt } from 'node:crypto';
 import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { bwrapArguments, INNER_UID } from './bwrap-arguments.js';
+import { bwrapArguments, INNER_UID, programArguments } from './bwrap-arguments.js';
 import { type LaunchFolders } from './engine-folders.js';
 import { type KeyProxy, SOCKET_NAME } from './key-proxy.js';
 import { type Containment, type Launcher, type LaunchSite } from './launcher.js';
@@ -16,7 +16,21 @@ const runFile = promisify(execFile);
 const WORKSPACE = '/workspace';
 const CLI = '/opt/claude/claude';
 const RUN_LIMITED = '/opt/claude/run-limited';
-const SOCKET = '/run/claude/messages.sock';
+const API_FOLDER = '/run/claude';
+const SOCKET = `${API_FOLDER}/messages.sock`;
+const INNER_BWRAP = '/opt/claude/bwrap';
+/** Of the programs that tools start: on the disk, gone with the launch. */
+const HOME = '/home/claude';
+/** The CLI listens there for others of its kind. */
+const CLI_SOCKETS = '/tmp/cc-socks';
+/** Variables of the CLI that they do not get. */
+const WITHHELD = [
+  'ANTHROPIC_API_KEY',
+  'ANTHROPIC_UNIX_SOCKET',
+  'ANTHROPIC_BASE_URL',
+  'CLAUDE_CODE_MESSAGING_SOCKET',
+  'CLAUDE_CODE_MESSAGING_TOKEN',
+];
 
 /** User ids that nobody has: above those of people and of containers' ranges as they are usually given. */
 const [FIRST_UID, LAST_UID] = [0x6000_0000, 0x7000_0000];
@@ -28,6 +42,7 @@ const LOOK_AROUND = `
   test -x ${CLI} || { echo 'not every user may run the CLI' >&2; exit 1; }
   test ! -w /proc/sys/kernel/core_pattern || { echo 'its root would be the root of the machine' >&2; exit 1; }
 `;
+const LOOK_AROUND_INSIDE = `${RUN_LIMITED} 'test ! -e ${SOCKET} && test -d /proc/self && ! unshare -U true'`;
 
 export interface BwrapOptions {
   bwrapPath: string;
@@ -40,6 +55,11 @@ export interface BwrapOptions {
    * machine, who we are.
    */
   identity: 'own-user' | 'user-namespace';
+  /**
+   * Whether the programs that tools start have namespaces of their own inside the sandbox, so that they reach neither the CLI
+   * nor the Messages API. By which bubblewrap: its file is bound into the sandbox.
+   */
+  separation: { bwrapPath: string } | null;
 }
 
 /** Starts each CLI in a sandbox of its own: sees the system, its workspace, its config folder, and nothing else. */
@@ -71,7 +91,8 @@ export class BwrapLauncher implements Launcher {
   /** Looks around in a sandbox as it would be. @throws Error if there is none, or not one that holds */
   async probe(launch: { folders: LaunchFolders; workspace: string }): Promise<void> {
     const command = await this.sandbox(launch);
-    const args = [...command, '/bin/sh', '-c', LOOK_AROUND];
+    const look = this.options.separation ? `${LOOK_AROUND}${LOOK_AROUND_INSIDE}` : LOOK_AROUND;
+    const args = [...command, '/bin/sh', '-c', look];
     await runFile(this.options.bwrapPath, args, { env: {}, timeout: 10_000 });
   }
 
@@ -82,16 +103,32 @@ export class BwrapLauncher implements Launcher {
     folders: LaunchFolders;
     workspace: string;
   }): Promise<string[]> {
-    const uid = this.options.identity === 'own-user' ? await ownerOf(workspace) : null;
-    if (uid !== null) await giveTo(uid, folders.config);
-    const files = await writeFiles(folders.root, uid ?? INNER_UID);
-    const { config, root } = folders;
+    const { identity, network, hidden, cliPath, separation } = this.options;
+    const { config, root, temporary } = folders;
+    const uid = identity === 'own-user' ? await ownerOf(workspace) : null;
+    if (uid !== null) for (const folder of [config, temporary]) await giveTo(uid, folder);
+    const innerUid = uid ?? INNER_UID;
+    const program = separation
+      ? programArguments({
+          ...{
+            uid: innerUid,
+            readable: [config],
+            hidden: [API_FOLDER, CLI_SOCKETS],
+
+            home: HOME,
+          },
+        })
+      : null;
+    const files = await writeFiles(root, innerUid, program);
     return bwrapArguments({
-      uid,
-      hasNetwork: this.options.network === 'host',
-      hidden: this.options.hidden,
-      readable: { ...files, [CLI]: this.options.cliPath, [SOCKET]: join(root, SOCKET_NAME) },
-      writable: { [WORKSPACE]: workspace, [config]: config },
+      ...{ uid, hidden, hasNetwork: network === 'host', separatesPrograms: separation !== null },
+      readable: {
+        ...files,
+        [CLI]: cliPath,
+        [SOCKET]: join(root, SOCKET_NAME),
+        ...(separation ? { [INNER_BWRAP]: separation.bwrapPath } : {}),
+      },
+      writable: { [WORKSPACE]: workspace, [config]: config, ...(separation ? { [HOME]: temporary } : {}) },
       workingDirectory: WORKSPACE,
     });
   }
@@ -113,12 +150,19 @@ async function giveTo(uid: number, folder: string): Promise<void> {
   await runFile('/usr/bin/chown', ['-hR', `${uid}:${uid}`, folder]);
 }
 
-/** Files of the system as a sandbox has them, by their place in it. */
-async function writeFiles(folder: string, uid: number): Promise<Record<string, string>> {
+/** Files of the system as a sandbox has them, by their place in it. @param program what a program is started by, if by anything */
+async function writeFiles(
+  folder: string,
+  uid: number,
+  program: readonly string[] | null,
+): Promise<Record<string, string>> {
+  const enter = [INNER_BWRAP, ...(program ?? []).map(quoted), '--chdir', '"$PWD"', '--'].join(' ');
+  // Not left to bubblewrap: the first process of the namespace would still show them.
+  const inNamespaces = program ? `unset ${WITHHELD.join(' ')}\nexec ${enter}` : 'exec';
   const contents = {
     '/etc/passwd': `claude:x:${uid}:${uid}::/workspace:/bin/bash\n`,
     '/etc/group': `claude:x:${uid}:\n`,
-    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\nexec /bin/bash -c "$1"\n`,
+    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\n${inNamespaces} /bin/bash -c "$1"\n`,
   };
   const written = Object.entries(contents).map(async ([place, text]) => {
     const path = join(folder, place.slice(place.lastIndexOf('/') + 1));
@@ -127,3 +171,5 @@ async function writeFiles(folder: string, uid: number): Promise<Record<string, s
   });
   return Object.fromEntries(await Promise.all(written));
 }
+
+const quoted = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;

@@ -58,8 +58,8 @@ export interface RunContext {
    */
   workspaceKey: string;
   /**
-   * Called once, while the CLI comes up: the model is asked nothing before it resolves. Where it rejects, the run ends as
-   * cancelled, without having asked.
+   * Called once, while the CLI comes up: the model is asked nothing before it resolves. Where it rejects, the run ends
+   * without having asked: as the signal says if that is aborted by then, else as failed.
    */
   mayAsk?: () => Promise<void>;
   /** Answers what a run in the mode `ask` must ask for; without it that is refused. */

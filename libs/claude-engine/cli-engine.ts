@@ -14,6 +14,7 @@ import { type EngineEvent } from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 import { Guard, type GuardOptions } from './guard.js';
 import { type Ladder } from './launch.js';
+import { OUTPUT_LIMITS, type OutputLimits } from './output-gate.js';
 import { type ReapedLaunch, reapOrphans } from './orphan-reaper.js';
 import { chooseLauncher, type SandboxOptions } from './sandbox.js';
 import { Upstream } from './upstream.js';
@@ -45,6 +46,8 @@ export interface CliEngineOptions {
   ladder?: Partial<Ladder>;
   /** A process beside this one that kills the CLIs when we cannot: see Guard. None unless told. */
   guard?: GuardOptions;
+  /** What one run's CLI may say; OUTPUT_LIMITS unless told. */
+  outputLimits?: Partial<OutputLimits>;
   /** Told what the operator may want to know. Must not throw. */
   onNotice?: (notice: EngineNotice) => void;
 }
@@ -86,6 +89,7 @@ export class CliEngine implements ClaudeEngine {
       defaultModel: options.defaultModel,
       apiMaxRetries: options.apiMaxRetries,
       stallMs: options.stallMs ?? STALL_MS,
+      outputLimits: { ...OUTPUT_LIMITS, ...options.outputLimits },
       ladder: { ...LADDER, ...options.ladder },
       guard: guard ? new Guard({ ...guard, launches: folders.launches, onNotice }) : null,
       onNotice,

@@ -5,7 +5,18 @@ import { z } from 'zod';
  * (`SDKMessage`) and what the real CLI was seen to send: see recordings/.
  */
 
-const Tokens = z.number().nullish();
+/** Whatever has got hold of the CLI's stream may say anything in it: what goes into columns and sums has bounds. */
+const Name = z.string().max(256);
+const Count = z.int().min(0).max(1e12);
+const Turns = z.int().min(0).max(1e6);
+const Dollars = z.number().min(0).max(1e6);
+const Milliseconds = z
+  .number()
+  .min(0)
+  .max(24 * 3600 * 1000);
+const Status = z.int().min(100).max(599);
+
+const Tokens = Count.nullish();
 const ApiUsageSchema = z.object({
   input_tokens: Tokens,
   output_tokens: Tokens,
@@ -17,17 +28,17 @@ export type ApiUsage = z.infer<typeof ApiUsageSchema>;
 const InitSchema = z.object({
   type: z.literal('system'),
   subtype: z.literal('init'),
-  model: z.string(),
-  claude_code_version: z.string(),
-  session_id: z.string(),
+  model: Name,
+  claude_code_version: Name,
+  session_id: Name,
 });
 
 const ApiRetrySchema = z.object({
   type: z.literal('system'),
   subtype: z.literal('api_retry'),
-  retry_delay_ms: z.number(),
+  retry_delay_ms: Milliseconds,
   /** Null where there was no HTTP answer. */
-  error_status: z.number().nullable(),
+  error_status: Status.nullable(),
   error: z.string().optional(),
 });
 
@@ -41,7 +52,7 @@ const StreamEventSchema = z.object({
 
 const MessageStartSchema = z.object({
   type: z.literal('message_start'),
-  message: z.object({ id: z.string(), usage: ApiUsageSchema.optional() }),
+  message: z.object({ id: Name, usage: ApiUsageSchema.optional() }),
 });
 const TextDeltaSchema = z.object({
   type: z.literal('content_block_delta'),
@@ -64,8 +75,8 @@ const AssistantSchema = z.object({
   /** Why this is no message of the model but the CLI's own, about a failure. */
   error: z.string().optional(),
   message: z.object({
-    id: z.string(),
-    model: z.string(),
+    id: Name,
+    model: Name,
     content: z.array(BlockSchema),
     stop_reason: z.string().nullish(),
     usage: ApiUsageSchema.optional(),
@@ -76,13 +87,13 @@ export const TextBlockSchema = z.object({ type: z.literal('text'), text: z.strin
 export const ThinkingBlockSchema = z.object({ type: z.literal('thinking'), thinking: z.string() });
 export const ToolUseBlockSchema = z.object({
   type: z.literal('tool_use'),
-  id: z.string(),
-  name: z.string(),
+  id: Name,
+  name: Name,
   input: z.unknown(),
 });
 const ToolResultBlockSchema = z.object({
   type: z.literal('tool_result'),
-  tool_use_id: z.string(),
+  tool_use_id: Name,
   content: z.union([z.string(), z.array(BlockSchema)]).optional(),
   is_error: z.boolean().optional(),
 });
@@ -96,29 +107,27 @@ const UserSchema = z.object({
 });
 
 const ModelUsageSchema = z.object({
-  inputTokens: z.number(),
-  outputTokens: z.number(),
-  cacheReadInputTokens: z.number(),
-  cacheCreationInputTokens: z.number(),
+  inputTokens: Count,
+  outputTokens: Count,
+  cacheReadInputTokens: Count,
+  cacheCreationInputTokens: Count,
 });
 
 const ResultSchema = z.object({
   type: z.literal('result'),
   subtype: z.string(),
   is_error: z.boolean(),
-  api_error_status: z.number().nullish(),
+  api_error_status: Status.nullish(),
   result: z.string().optional(),
   structured_output: z.unknown().optional(),
   errors: z.array(z.string()).optional(),
-  num_turns: z.number(),
+  num_turns: Turns,
   stop_reason: z.string().nullish(),
   terminal_reason: z.string().optional(),
   startup_failure_reason: z.string().optional(),
-  total_cost_usd: z.number(),
+  total_cost_usd: Dollars,
   modelUsage: z.record(z.string(), ModelUsageSchema),
-  permission_denials: z.array(
-    z.object({ tool_name: z.string(), tool_use_id: z.string(), tool_input: z.unknown() }),
-  ),
+  permission_denials: z.array(z.object({ tool_name: Name, tool_use_id: Name, tool_input: z.unknown() })),
 });
 export type ResultLine = z.infer<typeof ResultSchema>;
 

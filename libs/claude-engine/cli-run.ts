@@ -25,6 +25,7 @@ import { type Ladder, Launch } from './launch.js';
 import { type Launcher } from './launcher.js';
 import { higherUsage, NO_USAGE } from './open-message.js';
 import { heldTo, schemaForModel } from './output-schema.js';
+import { OutputGate, type OutputLimits } from './output-gate.js';
 import { refusalOf } from './path-containment.js';
 import { permissionCallback } from './permission-question.js';
 import { PromptInput } from './prompt-input.js';
@@ -55,9 +56,12 @@ export interface RunSettings {
   probe: CliProbe;
   ladder: Ladder;
   guard: Guard | null;
+  outputLimits: OutputLimits;
   onNotice: (notice: EngineNotice) => void;
 }
 
+/** Nobody hears what the CLI would say to the end. */
+const HARSH_CAUSES: ReadonlySet<StopCause> = new Set(['abandoned', 'fenced', 'flooded']);
 /** A CLI that has answered may take this long to leave. */
 const EXIT_GRACE_MS = 3000;
 /** Lines that were on their way when the CLI exited may take this long to arrive. */
@@ -80,8 +84,10 @@ export class CliRun {
   private conversation: Conversation | null = null;
   private result: Ending | null = null;
   private hasEnded = false;
+  private eventCount = 0;
   private breakage: string | null = null;
   private performance: Promise<void> | null = null;
+  private readonly gate: OutputGate;
 
   constructor(
     private readonly request: EngineRequest,
@@ -89,6 +95,15 @@ export class CliRun {
     private readonly settings: RunSettings,
   ) {
     this.steering = context.steering ?? new Steering();
+    let release: (() => void) | undefined;
+    this.gate = new OutputGate(this.events, {
+      limits: settings.outputLimits,
+      onOverflow: () => this.stop('flooded'),
+      onHold: (isHeld) => {
+        release?.();
+        release = isHeld ? this.watchdog?.hold() : undefined;
+      },
+    });
   }
 
   get isStarted(): boolean {
@@ -200,7 +215,7 @@ export class CliRun {
           }),
           ...kept.environment(),
         },
-        spawnClaudeCodeProcess: (options) => launch.spawn(site, options),
+        spawnClaudeCodeProcess: (options) => this.gate.before(launch.spawn(site, options)),
       },
     });
     this.steering.attach({
@@ -218,8 +233,10 @@ export class CliRun {
   /** Resolves when the model may be asked; never, where the run ends before. */
   private mayAsk(): Promise<void> {
     const { mayAsk = () => Promise.resolve() } = this.context;
-    return mayAsk().catch(async () => {
-      this.stop('abandoned');
+    return mayAsk().catch(async (error: unknown) => {
+      // Whoever asked for an end by then has aborted the signal: that is the cause.
+      if (this.stopCause === null) this.tellFailure(error);
+      this.stop('barred');
       await new Promise(() => undefined);
     });
   }
@@ -284,7 +301,7 @@ export class CliRun {
         return launch.end();
       case 'stop': {
         const { cause } = outcome;
-        const isGentle = this.parser.hasStarted && cause !== 'abandoned' && cause !== 'fenced';
+        const isGentle = this.parser.hasStarted && !HARSH_CAUSES.has(cause);
         await launch.end(isGentle ? () => this.interrupt(conversation) : undefined);
         this.finish(this.endingOf(cause));
         return;
@@ -317,12 +334,22 @@ export class CliRun {
           // The CLI would go on trying for minutes with a key that was refused.
           else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
             this.stop('refused');
-          else this.events.push(event);
+          else this.tell(event);
         }
       }
     } catch (error) {
       this.breakage = String(error);
     }
+  }
+
+  private tell(event: EngineEvent): void {
+    this.eventCount += 1;
+    if (this.eventCount <= this.settings.outputLimits.maxEvents) {
+      this.events.push(event);
+      return;
+    }
+    this.gate.shut();
+    this.stop('flooded');
   }
 
   private async interrupt(conversation: Query): Promise<void> {

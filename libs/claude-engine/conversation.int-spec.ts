@@ -90,6 +90,18 @@ describe('a conversation', () => {
     expect(shown()).toMatch(/Remember 42.*I do.*What was it/s);
   });
 
+  it('goes on from its later turns where the earlier ones are not given back', async () => {
+    await end({ prompt: 'Remember 42\n[[text I do]]', promptId: randomUUID() });
+    const later = transcript.entries.length;
+    await end({ prompt: 'Remember 43\n[[text That too]]', promptId: randomUUID() });
+    transcript.entries = transcript.entries.slice(later);
+    expect(await end({ prompt: 'What was it?\n[[text 43]]', promptId: randomUUID() })).toMatchObject({
+      ...{ kind: 'completed', result: '43' },
+    });
+    expect(shown()).toMatch(/Remember 43.*That too.*What was it/s);
+    expect(shown()).not.toContain('Remember 42');
+  });
+
   it('costs each run what it used itself', async () => {
     const figures = [];
     for (const prompt of ['one', 'two', 'three'])

@@ -1,8 +1,10 @@
-import { chmod, readdir, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, realpath, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type CliEngineOptions, RunAbort } from './index.js';
+import { type OutputLimits } from './output-gate.js';
 import { processesOf } from './process-table.js';
-import { type BenchRun, EngineBench, eventually } from './test-support.js';
+import { type BenchRun, EngineBench, eventually, NO_SANDBOX } from './test-support.js';
 
 const benches: EngineBench[] = [];
 async function open(options: Partial<CliEngineOptions> = {}): Promise<EngineBench> {
@@ -313,3 +315,49 @@ it.each(['', '.', '..', 'a/b', '../a', '.hidden', 'a b', 'x'.repeat(200)])(
     expect(() => bench.begin({}, key)).toThrow('Not a plain name');
   },
 );
+
+describe('a CLI that says more than anybody takes in', () => {
+  it('is held up while nobody reads, and ended when it is more than is kept of a run', async () => {
+    const directory = await realpath(await mkdtemp(join(tmpdir(), 'engine-')));
+    const cliPath = join(directory, 'scripted-cli');
+    const line = JSON.stringify({ type: 'noise', text: 'x'.repeat(400) });
+    await writeFile(cliPath, `#!/bin/sh\nexec /usr/bin/yes '${line}'\n`);
+    await chmod(cliPath, 0o755);
+    const bench = await open({
+      ...{ directory, cliPath, sandbox: NO_SANDBOX },
+      outputLimits: { maxEvents: 20_000 },
+    });
+    const run = bench.begin({});
+    await run.until('raw');
+    const [pid] = bench.pids();
+    const written = async () =>
+      Number(/^wchar: (\d+)$/m.exec(await readFile(`/proc/${pid}/io`, 'utf8'))?.[1]);
+    let before = -1;
+    await eventually(async () => {
+      const isStill = before === (await written());
+      before = await written();
+      return isStill;
+    });
+    expect(before).toBeLessThan(3 * 1024 * 1024);
+    await expectGoneAtEnd(bench, run);
+    expect(await run.ending()).toMatchObject({
+      ...{ kind: 'failed', error: { code: 'output_too_large', retryable: false } },
+    });
+    expect(run.all('raw')).toHaveLength(20_000);
+  });
+
+  it.each<[string, Partial<OutputLimits>, object]>([
+    ['in all', { maxBytes: 1024 * 1024 }, { type: 'keep_alive' }],
+    ['in one line', { maxLineBytes: 1024 * 1024 }, { type: 'x'.repeat(100_000) }],
+  ])('is ended when it has said too much %s, though no event came of it', async (_, outputLimits, line) => {
+    const directory = await realpath(await mkdtemp(join(tmpdir(), 'engine-')));
+    const cliPath = join(directory, 'scripted-cli');
+    const script = JSON.stringify(line);
+    const end = 'maxLineBytes' in outputLimits ? '' : '\\n';
+    await writeFile(cliPath, `#!/bin/sh\nwhile printf '%s${end}' '${script}'; do :; done\n`);
+    await chmod(cliPath, 0o755);
+    const bench = await open({ directory, cliPath, sandbox: NO_SANDBOX, outputLimits });
+    const ending = await (await bench.run({})).ending();
+    expect(ending).toMatchObject({ kind: 'failed', error: { code: 'output_too_large' } });
+  });
+});

@@ -14,6 +14,7 @@ export const ENGINE_ERROR_CODES = [
   'workspace_full',
   'run_budget_reached',
   'output_schema_mismatch',
+  'output_too_large',
   'internal',
 ] as const;
 export type EngineErrorCode = (typeof ENGINE_ERROR_CODES)[number];

@@ -6,6 +6,8 @@ export type EngineNotice =
   | { kind: 'launch_failed'; launchId: string | null; reason: string }
   /** There can be no sandbox, so that only file tools are offered. */
   | { kind: 'no_sandbox'; reason: string }
+  /** There is a sandbox, but what tools start in it is not kept from the CLI: it reaches its output and its token. */
+  | { kind: 'programs_not_separated'; reason: string }
   /** What a launch has asked of the Messages API. */
   | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
   /** It asked the Messages API for something that no CLI needs, or that nobody knows here. Told once for each launch. */

@@ -13,6 +13,7 @@ const DETAILS: Record<EngineErrorCode, string> = {
   workspace_full: 'The workspace holds more than it may. Delete files of it to go on.',
   run_budget_reached: 'The run has cost what it might cost.',
   output_schema_mismatch: 'Claude gave no output that matches the schema.',
+  output_too_large: 'The run said more than is kept of one run, and was stopped.',
   internal: 'The Claude CLI failed.',
 };
 const RETRYABLE: ReadonlySet<EngineErrorCode> = new Set([

@@ -1,4 +1,4 @@
-import { cut } from './bounded-text.js';
+import { boundedInput, cut } from './bounded-text.js';
 import { type ResultLine } from './cli-line.js';
 import {
   type CompletedEnding,
@@ -9,6 +9,9 @@ import {
 } from './engine-event.js';
 import { failureOf } from './failure.js';
 import { addUsage, NO_USAGE } from './open-message.js';
+
+/** Of more than these nobody reads the rest. */
+const MAX_DENIALS = 1000;
 
 /** What the lines before the result told. */
 interface Before {
@@ -44,10 +47,10 @@ export function endingOf(line: ResultLine, before: Before): Ending {
     costUsd: line.total_cost_usd,
     numTurns: line.num_turns,
     model: before.partial.model,
-    permissionDenials: line.permission_denials.map((denial) => ({
+    permissionDenials: line.permission_denials.slice(0, MAX_DENIALS).map((denial) => ({
       toolUseId: denial.tool_use_id,
       name: denial.tool_name,
-      input: denial.tool_input,
+      input: boundedInput(denial.tool_input),
     })),
   };
   if (line.terminal_reason === 'aborted_streaming' || line.terminal_reason === 'aborted_tools') {

@@ -176,10 +176,21 @@ describe('a run that may not ask yet', () => {
     expect(questions()).toHaveLength(1);
   });
 
-  it('asks nothing and ends as cancelled when it must not', async () => {
+  it('asks nothing and ends as its signal says when it must not', async () => {
     bench.api.reset();
-    const run = begin(() => Promise.reject(new Error('lost')));
+    const run = begin(() => {
+      run.abort(new RunAbort('cancelled'));
+      return Promise.reject(new Error('A cancel was asked for.'));
+    });
     expect(await run.ending()).toMatchObject({ kind: 'cancelled' });
+    await bench.allGone();
+    expect(questions()).toEqual([]);
+  });
+
+  it('asks nothing and fails when nobody can say whether it may: no cancel was asked for', async () => {
+    bench.api.reset();
+    const run = begin(() => Promise.reject(new Error('broken')));
+    expect(await run.ending()).toMatchObject({ kind: 'failed', error: { code: 'internal' } });
     await bench.allGone();
     expect(questions()).toEqual([]);
   });

@@ -15,6 +15,8 @@ export interface SandboxOptions {
   network: 'none' | 'host';
   /** Bubblewrap; where systems usually have it unless told. */
   bwrapPath?: string | undefined;
+  /** The same for the programs inside, where `bwrapPath` is no file that can be run there; that one unless told. */
+  innerBwrapPath?: string | undefined;
   /** Folders that no sandbox shows, wherever they are: the server's own. */
   hidden?: readonly string[];
 }
@@ -31,39 +33,47 @@ const USUAL_PLACES = ['/usr/bin/bwrap', '/usr/local/bin/bwrap', '/bin/bwrap', '/
  * @throws SandboxUnavailableError
  */
 export async function chooseLauncher(
-  { mode, network, bwrapPath, hidden = [] }: SandboxOptions,
+  { mode, network, bwrapPath, innerBwrapPath, hidden = [] }: SandboxOptions,
   { cliPath, onNotice }: { cliPath: string | null; onNotice: (notice: EngineNotice) => void },
 ): Promise<Launcher> {
   if (mode === 'off') return plainLauncher;
   const found = { bwrapPath: bwrapPath ?? (await findBwrap()), cliPath: cliPath ?? '', network, hidden };
-  const { identity, reason } = await identityThatWorks(found);
-  if (identity) return new BwrapLauncher({ ...found, bwrapPath: found.bwrapPath ?? '', identity });
+  const { works, reason } = await optionsThatWork(found, innerBwrapPath);
+  if (works) {
+    if (reason !== '') onNotice({ kind: 'programs_not_separated', reason });
+    return new BwrapLauncher({ ...works, cliPath: found.cliPath });
+  }
   if (mode === 'required') throw new SandboxUnavailableError(reason);
   onNotice({ kind: 'no_sandbox', reason });
   return plainLauncher;
 }
 
-type Identity = BwrapOptions['identity'];
-
-/** The first that works, root's own first; or why none does. */
-async function identityThatWorks(
-  options: Omit<BwrapOptions, 'identity' | 'bwrapPath'> & { bwrapPath: string | null },
-): Promise<{ identity: Identity | null; reason: string }> {
+/**
+ * The first that work, root's own first, and those that separate programs before those that do not; or null. `reason`: why it is
+ * not the strictest.
+ */
+async function optionsThatWork(
+  options: Omit<BwrapOptions, 'identity' | 'separation' | 'bwrapPath'> & { bwrapPath: string | null },
+  innerBwrapPath: string | undefined,
+): Promise<{ works: BwrapOptions | null; reason: string }> {
   const { bwrapPath } = options;
-  if (process.platform !== 'linux') return { identity: null, reason: 'There is one for Linux only.' };
+  if (process.platform !== 'linux') return { works: null, reason: 'There is one for Linux only.' };
   if (bwrapPath === null)
-    return { identity: null, reason: 'Bubblewrap is missing: apt-get install bubblewrap.' };
+    return { works: null, reason: 'Bubblewrap is missing: apt-get install bubblewrap.' };
   // A CLI that is not there, or not yet, is another matter.
   const cliPath = (await isExecutable(options.cliPath)) ? options.cliPath : '/usr/bin/true';
-  const identities: Identity[] = ['user-namespace'];
+  const identities: BwrapOptions['identity'][] = ['user-namespace'];
   if (process.getuid?.() === 0) identities.unshift('own-user');
   const obstacles: string[] = [];
   for (const identity of identities) {
-    const obstacle = await obstacleTo(new BwrapLauncher({ ...options, bwrapPath, cliPath, identity }));
-    if (obstacle === null) return { identity, reason: '' };
-    obstacles.push(obstacle);
+    for (const separation of [{ bwrapPath: innerBwrapPath ?? bwrapPath }, null]) {
+      const tried = { ...options, bwrapPath, cliPath, identity, separation };
+      const obstacle = await obstacleTo(new BwrapLauncher(tried));
+      if (obstacle === null) return { works: tried, reason: separation ? '' : (obstacles.at(-1) ?? '') };
+      obstacles.push(obstacle);
+    }
   }
-  return { identity: null, reason: `${bwrapPath} does not work here: ${obstacles.join('; ')}` };
+  return { works: null, reason: `${bwrapPath} does not work here: ${[...new Set(obstacles)].join('; ')}` };
 }
 
 async function findBwrap(): Promise<string | null> {

@@ -74,6 +74,49 @@ describe('any line', () => {
   });
 });
 
+describe('a line whose numbers cannot be', () => {
+  const result = linesOf('text').find(({ type }) => type === 'result')!;
+  const figures = { inputTokens: 1, outputTokens: 1, cacheReadInputTokens: 1, cacheCreationInputTokens: 1 };
+  const used = (change: object) => ({ ...result, modelUsage: { a: { ...figures, ...change } } });
+
+  it.each<[string, object]>([
+    ['half a token', used({ inputTokens: 1.5 })],
+    ['more tokens than there are', used({ outputTokens: 1e300 })],
+    ['fewer than none', used({ cacheReadInputTokens: -1 })],
+    ['what nobody could pay', { ...result, total_cost_usd: 1e308 }],
+    ['what would be paid back', { ...result, total_cost_usd: -1 }],
+    ['half a turn', { ...result, num_turns: 0.5 }],
+    ['no HTTP status', { ...result, is_error: true, api_error_status: 1e9 }],
+    [
+      'a wait that never ends',
+      { type: 'system', subtype: 'api_retry', retry_delay_ms: 1e300, error_status: 500 },
+    ],
+    [
+      'a name without an end',
+      { ...linesOf('text').find(({ subtype }) => subtype === 'init'), model: 'x'.repeat(300) },
+    ],
+  ])('is no more than a line: %s', (_, line) => {
+    expect(parse([line])).toMatchObject([{ type: 'raw' }]);
+  });
+
+  it('is no more than a line where the numbers are of a message', () => {
+    const usage = { input_tokens: 1e300, output_tokens: 0.5 };
+    const lines = [
+      { type: 'stream_event', event: { type: 'message_start', message: { id: 'm', usage } } },
+      { type: 'stream_event', event: { type: 'message_delta', delta: {}, usage } },
+    ];
+    expect(parse(lines).filter(({ type }) => type === 'usage')).toEqual([]);
+  });
+
+  it('keeps of a tool call that it was made, and not an input without an end', () => {
+    const call = { type: 'tool_use', id: 't', name: 'Write', input: { a: 'x'.repeat(MAX_TEXT_LENGTH) } };
+    const line = { type: 'assistant', message: { id: 'm', model: 'a', content: [call] } };
+    expect(parse([line])).toContainEqual({
+      ...{ type: 'tool_use', toolUseId: 't', name: 'Write', input: { truncated: true } },
+    });
+  });
+});
+
 describe('a tool result', () => {
   const toolResult = (content: unknown) => ({
     type: 'user',

@@ -1,4 +1,4 @@
-import { cut, smallEnough } from './bounded-text.js';
+import { boundedInput, cut, smallEnough } from './bounded-text.js';
 import {
   type ApiRetryLine,
   type ApiUsage,
@@ -157,7 +157,8 @@ export class StreamParser {
 
   private block(block: unknown): EngineEvent[] {
     const call = ToolUseBlockSchema.safeParse(block).data;
-    if (call) return [{ type: 'tool_use', toolUseId: call.id, name: call.name, input: call.input }];
+    if (call)
+      return [{ type: 'tool_use', toolUseId: call.id, name: call.name, input: boundedInput(call.input) }];
     if (!this.open || this.open.isStreamed) return [];
     const text = TextBlockSchema.safeParse(block).data?.text;
     if (text) return [this.open.addText(text)];

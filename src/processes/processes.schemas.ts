@@ -144,7 +144,7 @@ export const ProcessErrorSchema = z
   .object({
     code: z.string().meta({
       description:
-        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, run_budget_reached, output_schema_mismatch, workspace_full, internal; more may come',
+        'timeout, stalled, queue_timeout, worker_lost, engine_unavailable, upstream_…, max_turns_reached, run_budget_reached, output_schema_mismatch, output_too_large, workspace_full, internal; more may come',
     }),
     detail: z.string(),
     retryable: z.boolean().meta({ description: 'Whether the same request may succeed later' }),

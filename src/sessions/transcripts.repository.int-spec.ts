@@ -52,6 +52,25 @@ describe('a transcript', () => {
     expect(await transcripts.load((await makeSession()).sessionId)).toBeNull();
   });
 
+  it('comes back as far as its bytes allow: whole turns, the last one in any case', async () => {
+    const session = await makeSession();
+    const { sessionId: id } = session;
+    for (const turn of [0, 1, 2]) {
+      await prisma.session.update({ where: { id }, data: { head: turn } });
+      await append(session, [{ type: 'user', uuid: randomUUID(), turn, text: 'x'.repeat(1000) }]);
+      await append(session, [{ type: 'assistant', uuid: randomUUID(), turn, text: 'y'.repeat(1000) }]);
+    }
+    const repository = new TranscriptsRepository(prisma);
+    const turnsIn = async (maxBytes: number) =>
+      (await repository.readLatest(id, maxBytes)).map(
+        ({ json }) => (JSON.parse(json) as { turn: number }).turn,
+      );
+    expect(await turnsIn(1_000_000)).toEqual([0, 0, 1, 1, 2, 2]);
+    expect(await turnsIn(5000)).toEqual([1, 1, 2, 2]);
+    expect(await turnsIn(3500)).toEqual([2, 2]);
+    expect(await turnsIn(10)).toEqual([2, 2]);
+  });
+
   it('comes back as it was written, whatever it holds', async () => {
     const session = await makeSession();
     const strange = {

@@ -70,11 +70,24 @@ export class TranscriptsRepository {
     return session?.cliSessionId ?? null;
   }
 
-  /** All of it, in the order in which it was written. */
-  readAll(sessionId: string): Promise<KeptEntry[]> {
+  /**
+   * The last turns of it that come to no more than so many bytes, the last one in any case, in the order in which they were
+   * written. By whole turns: what goes on from a tool's result without its call would be refused.
+   */
+  readLatest(sessionId: string, maxBytes: number): Promise<KeptEntry[]> {
     return this.prisma.$queryRaw`
       SELECT subpath, entry::text AS json FROM session_entries
-      WHERE session_id = ${sessionId}::uuid ORDER BY ordinal`;
+      WHERE session_id = ${sessionId}::uuid AND head >= (
+        SELECT min(head) FROM (
+          SELECT head, row_number() OVER newest_first AS place, sum(bytes) OVER newest_first AS total
+          FROM (
+            SELECT head, sum(octet_length(entry::text)) AS bytes
+            FROM session_entries WHERE session_id = ${sessionId}::uuid GROUP BY head
+          ) turn
+          WINDOW newest_first AS (ORDER BY head DESC)
+        ) bounded
+        WHERE place = 1 OR total <= ${maxBytes})
+      ORDER BY ordinal`;
   }
 
   /** What may have been said in the conversation itself after an ordinal, as far as both bounds let it; one at least. */

@@ -11,6 +11,8 @@ import { TranscriptsRepository, type TranscriptWriter } from './transcripts.repo
 
 export type { TranscriptWriter };
 
+/** What a conversation goes on with: many times what a model reads at once. What is older is forgotten, and still kept. */
+const MAX_CONVERSATION_BYTES = 32 * 1024 * 1024;
 const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 
 /** The conversations of sessions, for whoever runs them. It has been authorised. */
@@ -22,7 +24,7 @@ export class TranscriptsService {
 
   /** Null for a session in which nothing was said yet. */
   async load(sessionId: string): Promise<KeptTranscript | null> {
-    const rows = await this.transcripts.readAll(sessionId);
+    const rows = await this.transcripts.readLatest(sessionId, MAX_CONVERSATION_BYTES);
     const cliSessionId = rows.length === 0 ? null : await this.transcripts.findCliSessionId(sessionId);
     if (cliSessionId === null) return null;
     const parts = new Map<string, TranscriptPart>();
