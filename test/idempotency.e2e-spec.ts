@@ -1,5 +1,4 @@
 import type { CreatedApiKey } from '../src/auth/auth.schemas.js';
-import type { Problem } from '../src/platform/errors/errors.schemas.js';
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { type Answer, ApiClient } from './support/api-client.js';

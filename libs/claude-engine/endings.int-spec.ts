@@ -160,6 +160,7 @@ describe('a run whose worker has lost its lease', () => {
         run.abort(new RunAbort(kind));
         run.kill();
       });
+      expect((await run.ending()).kind).toBe(kind === 'cancelled' ? 'cancelled' : 'failed');
     },
   );
 

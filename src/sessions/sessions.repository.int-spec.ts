@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { WriteSide } from '../../test/support/write-side.js';
-import { ProcessStatisticsRepository } from '../processes/process-statistics.repository.js';
 import { SessionsRepository } from './sessions.repository.js';
 
 describe('SessionsRepository', () => {
