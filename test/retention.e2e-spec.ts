@@ -130,6 +130,7 @@ describe('content that is deleted', () => {
       ...before,
       prompt: null,
       result: null,
+      filesChanged: null,
       metadata: {},
       contentDeletedAt: expect.any(String) as string,
       firstSeq: before.lastSeq,

@@ -44,13 +44,17 @@ export class CircuitBreaker {
     return this.now() < this.openUntil ? 'open' : 'half_open';
   }
 
+  private get remainingMs(): number {
+    return Math.ceil((this.openUntil ?? 0) - this.now());
+  }
+
   /** Whether a request may go: 0 if so, else how long it has to wait, in milliseconds. Who may go says later what came of it. */
   admit(): number {
     switch (this.state) {
       case 'closed':
         return 0;
       case 'open':
-        return Math.ceil((this.openUntil ?? 0) - this.now());
+        return this.remainingMs;
       case 'half_open':
         if (this.isProbing) return PROBE_PATIENCE_MS;
         this.isProbing = true;
@@ -96,7 +100,8 @@ export class CircuitBreaker {
           this.wakeAll();
         };
       }
-      await this.change(signal, state === 'open' ? this.admit() : null);
+      // Who waits admits nobody: what was open a moment ago may be half open by now, and would count this as its probe.
+      await this.change(signal, state === 'open' ? Math.max(1, this.remainingMs) : null);
     }
     return null;
   }

@@ -1,6 +1,5 @@
 import { type SpawnOptions } from '@anthropic-ai/claude-agent-sdk';
 import { type ChildProcess } from 'node:child_process';
-import { rm } from 'node:fs/promises';
 import { deferred } from './deferred.js';
 import { type LaunchFolders } from './engine-folders.js';
 import { type Usage } from './engine-event.js';
@@ -12,6 +11,7 @@ import { type Launcher, type LaunchSite } from './launcher.js';
 import { identifyProcess, sendSignal, thisPlace, thisProcess } from './process-table.js';
 import { StderrTail } from './stderr-tail.js';
 import { type Upstream } from './upstream.js';
+import { removeTree } from './workspace-removal.js';
 
 /** How long each step of ending a CLI may take, before the next and harsher one. */
 export interface Ladder {
@@ -148,7 +148,7 @@ export class Launch {
       await this.proxy?.close();
       if (this.proxy)
         this.options.onNotice({ kind: 'launch_traffic', launchId: this.id, ...this.proxy.traffic });
-      await rm(this.options.folders.root, { recursive: true, force: true, maxRetries: 3 });
+      await removeTree(this.options.folders.root);
     } catch (error) {
       this.options.onNotice({ kind: 'cleanup_failed', launchId: this.id, reason: String(error) });
     }

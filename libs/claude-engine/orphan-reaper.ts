@@ -1,8 +1,9 @@
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { killRemains } from './launch-end.js';
 import { type LaunchRecord, readLaunchRecord } from './launch-record.js';
 import { isAlive, type ProcessIdentity, thisPlace } from './process-table.js';
+import { removeTree } from './workspace-removal.js';
 
 /** A launch whose owner died: its processes are ended, its folder is gone. */
 export interface ReapedLaunch {
@@ -53,7 +54,7 @@ export function endLaunch({ id, cli }: LaunchRecord): Promise<{ killed: number[]
 }
 
 export async function removeLaunch(folder: string): Promise<void> {
-  await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+  await removeTree(folder);
 }
 
 function isOrphan(record: LaunchRecord): boolean {

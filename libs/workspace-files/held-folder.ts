@@ -94,12 +94,15 @@ export class HeldFolder {
 
 const SLASH = Buffer.from('/');
 
-/** Looks at what it has hold of before it opens that, and nothing else, to be read. */
+/**
+ * Looks at what it has hold of before it opens that, and nothing else, to be read. Without waiting: whoever owns a file may take
+ * a lease on it, and hold up one who opens it for as long.
+ */
 async function openSeen(path: Buffer): Promise<{ file: FileHandle; stat: BigIntStats }> {
   const seen = await open(path, O_PATH | O_NOFOLLOW);
   try {
     const stat = requireFile(await seen.stat({ bigint: true }));
-    return { file: await open(`/proc/self/fd/${seen.fd}`, O_RDONLY), stat };
+    return { file: await open(`/proc/self/fd/${seen.fd}`, O_RDONLY | O_NONBLOCK), stat };
   } finally {
     await seen.close();
   }

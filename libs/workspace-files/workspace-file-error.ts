@@ -39,6 +39,7 @@ export function toFileError(error: unknown): unknown {
     case 'EEXIST':
     case 'ENOTEMPTY':
       return new WorkspaceFileError('not_a_file', { cause: error });
+    case 'EAGAIN':
     case 'EACCES':
     case 'EPERM':
       return new WorkspaceFileError('unreadable', { cause: error });

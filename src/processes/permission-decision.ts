@@ -11,6 +11,18 @@ export interface PermissionDecision extends PermissionAnswerRequest {
 /** Nobody needs an answer any more. */
 export const WITHDRAWN: PermissionDecision = { decision: 'deny', by: null, reason: 'withdrawn' };
 
+/** What the row of a question says. */
+export const decisionIn = ({
+  payload,
+  userId,
+}: {
+  payload: unknown;
+  userId: string | null;
+}): PermissionDecision => ({
+  ...(payload as Omit<PermissionDecision, 'by'>),
+  by: userId,
+});
+
 /** What the log says of it. */
 export const toResolved = (permissionId: string, decided: PermissionDecision) => ({
   type: 'permission_resolved' as const,

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import type { PermissionDecision } from './permission-decision.js';
+import { decisionIn, type PermissionDecision } from './permission-decision.js';
 import type { Run } from './process-log.repository.js';
 
 /** What somebody wants of a running process. */
@@ -92,13 +92,13 @@ export class ProcessCommandsRepository {
     await this.prisma.$executeRaw`
       INSERT INTO process_commands (id, process_id, kind, payload, permission_id, handled_at)
       SELECT ${uuid()}::uuid, id, 'permission', ${payload}::jsonb, ${permissionId}::uuid, now() FROM processes
-      WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
+      WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' FOR UPDATE
       ON CONFLICT (process_id, permission_id) DO NOTHING`;
     const row = await this.prisma.processCommand.findUnique({
       where: { processId_permissionId: { processId, permissionId } },
       select: { payload: true, userId: true },
     });
-    return row && { ...(row.payload as Omit<PermissionDecision, 'by'>), by: row.userId };
+    return row && decisionIn(row);
   }
 }
 

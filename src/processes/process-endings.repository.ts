@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import { toResolved, WITHDRAWN } from './permission-decision.js';
+import { decisionIn, toResolved, WITHDRAWN } from './permission-decision.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
 import { findOpenQuestions } from './process-inbox.repository.js';
 import { insertEvents, type Run } from './process-log.repository.js';
@@ -220,7 +220,14 @@ async function closeQuestions(
     if (event.type === 'permission_requested') open.add(event.permissionId);
     if (event.type === 'permission_resolved') open.delete(event.permissionId);
   }
-  return [...events, ...[...open].map((id) => toResolved(id, WITHDRAWN))];
+  if (open.size === 0) return events;
+  // What was answered in time, and not delivered, was answered all the same.
+  const answers = await transaction.processCommand.findMany({
+    where: { processId: row.id, permissionId: { in: [...open] } },
+    select: { permissionId: true, payload: true, userId: true },
+  });
+  const decisions = new Map(answers.map((answer) => [answer.permissionId, decisionIn(answer)]));
+  return [...events, ...[...open].map((id) => toResolved(id, decisions.get(id) ?? WITHDRAWN))];
 }
 
 /** Its wake-up was spent while what came before it was not over. */
