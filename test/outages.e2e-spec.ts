@@ -160,6 +160,8 @@ describe('while PostgreSQL is away for longer than a lease can do without it', (
     const { id } = await client.submit({ prompt, retry: { maxAttempts: 3, on: ['worker_lost'] } });
     for (const attempt of [1, 2]) {
       await client.waitForEvent(id, (event) => event.type === 'started' && event.attempt === attempt);
+      let asked = 0;
+      await messages.waitForRequest((request) => request.prompt === prompt && ++asked === attempt);
       database.cut();
       await untilNoCliOf(server.dataDirectory);
       database.restore();
