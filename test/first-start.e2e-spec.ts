@@ -69,8 +69,7 @@ describe.each(['development', 'production'])('the first start (NODE_ENV=%s)', (N
     const directory = join(makeDirectory(), 'not/there/yet');
     expect(await tryOut(await start(directory, { NODE_ENV }), directory)).toEqual(GOOD);
     expect(secretsIn(directory)).toEqual(['admin-password', 'api-key']);
-    for (const name of secretsIn(directory))
-      expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
+    for (const name of secretsIn(directory)) expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
   });
 
   it.each(['users', 'api_keys'])(
