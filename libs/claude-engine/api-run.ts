@@ -269,7 +269,7 @@ export class ApiRun {
     messages: Anthropic.MessageParam[],
   ): AsyncGenerator<EngineEvent, Message | null, undefined> {
     this.begun = null;
-    while (!this.turn.signal.aborted) {
+    while (!this.isTurnUnwanted()) {
       const before = this.parser.partial().usage;
       let message: Message | null = null;
       let failure: unknown = null;
@@ -282,7 +282,7 @@ export class ApiRun {
       this.pay(before);
       if (message) return message;
       if (this.cause) throw failure;
-      if (!this.turn.signal.aborted) yield* this.pause(failure, proxy);
+      if (!this.isTurnUnwanted()) yield* this.pause(failure, proxy);
     }
     return null;
   }
@@ -301,6 +301,10 @@ export class ApiRun {
     const message = await stream.finalMessage();
     yield* this.say({ type: 'assistant', message });
     return message;
+  }
+
+  private isTurnUnwanted(): boolean {
+    return this.turn.signal.aborted;
   }
 
   /** Aborted with the run or the turn. */
