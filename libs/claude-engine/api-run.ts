@@ -19,17 +19,18 @@ import { costOf, DEFAULT_MODEL, fullModelName, type Model, modelOf } from './mod
 import { NO_USAGE } from './open-message.js';
 import { heldTo, schemaForModel } from './output-schema.js';
 import { type JsonSchema } from './plain-schema.js';
-import { stopReasonOf } from './result-ending.js';
+import { interruptedEnding, stopReasonOf } from './result-ending.js';
 import { RunAbort } from './run-abort.js';
-import { answerEntry, promptEntry } from './spoken-entry.js';
-import { historyOf, type SaidMessage } from './spoken-history.js';
+import { RunDeadline } from './run-deadline.js';
+import { SpokenExchange } from './spoken-exchange.js';
+import { historyOf } from './spoken-history.js';
 import { CONTINUATION } from './spoken-message.js';
 import { endingOfKept } from './standing.js';
 import { StallWatchdog } from './stall-watchdog.js';
+import { Steering, type UserMessage } from './steering.js';
 import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
 import { ANSWER_TOOL } from './supported-tools.js';
-import { type TranscriptEntry } from './transcript.js';
 import { type Upstream } from './upstream.js';
 
 /** What the runs without a CLI have in common. */
@@ -51,6 +52,11 @@ const PATIENCE_MS = 60_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** What the CLI would say first. */
 const INIT = { type: 'system', subtype: 'init', claude_code_version: '' };
+/** What it would say when a turn is over. Only that counts here. */
+const RESULT = {
+  ...{ type: 'result', subtype: 'success', is_error: false, result: '' },
+  ...{ total_cost_usd: 0, num_turns: 0, modelUsage: {}, permission_denials: [] },
+};
 const LIMITS = new Map<EngineErrorCode, StopReason>([
   ['max_turns_reached', 'max_turns'],
   ['run_budget_reached', 'run_budget_reached'],
@@ -65,7 +71,10 @@ class Ended extends Error {
   }
 }
 
-/** One request, answered by the Messages API without a CLI: one message, or a few where it must match a schema. */
+/**
+ * One request, answered by the Messages API without a CLI: one message, or a few where it must match a schema, and as much for
+ * what the user says further.
+ */
 export class ApiRun {
   private readonly parser = new StreamParser();
   private readonly stopping = new AbortController();
@@ -73,6 +82,14 @@ export class ApiRun {
   private readonly figures: Model;
   private cause: StopCause | null = null;
   private watchdog: StallWatchdog | null = null;
+  private readonly deadline: RunDeadline;
+  private readonly steering: Steering;
+  /** Said further, and not answered. */
+  private readonly told: UserMessage[] = [];
+  /** Aborted where the user wants no more of what is being answered. */
+  private turn = new AbortController();
+  /** The last message that has begun to come. */
+  private begun: Message | null = null;
   /** What stands for the request's. */
   private schema: JsonSchema | null = null;
   private costUsd = 0;
@@ -85,6 +102,8 @@ export class ApiRun {
   ) {
     this.model = fullModelName(request.model ?? settings.defaultModel ?? DEFAULT_MODEL);
     this.figures = modelOf(this.model);
+    this.steering = context.steering ?? new Steering();
+    this.deadline = new RunDeadline(request.timeoutMs, () => this.stop('timeout'));
   }
 
   /** Ends the run; the first cause counts. */
@@ -96,15 +115,13 @@ export class ApiRun {
   async *events(): AsyncGenerator<EngineEvent, void, undefined> {
     const { signal } = this.context;
     const onAbort = () => this.stop(RunAbort.kindOf(signal.reason));
-    const timeoutMs = Math.min(this.request.timeoutMs, LONGEST_TIMER_MS);
-    const deadline = setTimeout(() => this.stop('timeout'), timeoutMs);
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
     try {
       yield { type: 'ended', ending: yield* this.perform() };
     } finally {
       this.stopping.abort();
-      clearTimeout(deadline);
+      this.deadline.stop();
       signal.removeEventListener('abort', onAbort);
       this.watchdog?.stop();
     }
@@ -114,18 +131,28 @@ export class ApiRun {
     let proxy: KeyProxy | null = null;
     try {
       const conversation = await this.orStop(Conversation.of(this.request, this.context.transcript));
-      if (conversation.standing.kind === 'answered') return endingOfKept(conversation.standing);
+      const { standing } = conversation;
+      const kept = this.steering.takeKept(conversation.entries);
+      const isAnswered = standing.kind === 'answered' && !this.steering.hasUnread;
+      const isOver = isAnswered && (await this.isOver());
       const history = historyOf(conversation.entries);
-      if (!history)
+      if (!history && !isOver)
         throw new Ended(unavailable('This conversation has used tools: only the CLI goes on with it.'));
+      for (const { id, text } of kept) yield { type: 'user_message', messageId: id, text, isKept: true };
+      if (standing.kind === 'answered' && isOver) return endingOfKept(standing);
       const { upstream, models } = this.settings;
       proxy = await KeyProxy.open({ upstream, folder: null, models });
-      await this.orStop(this.context.mayAsk?.().catch(() => this.stop('abandoned')) ?? Promise.resolve());
+      await this.orStop(this.mayAsk());
       const cliSessionId = conversation.cliSessionId ?? randomUUID();
       const { outputSchema } = this.request;
       if (outputSchema) this.schema = await schemaForModel(outputSchema);
       yield* this.say({ ...INIT, model: this.model, session_id: cliSessionId });
-      return yield* this.converse(proxy, conversation, { history, cliSessionId });
+      const parentUuid = conversation.entries.findLast(({ uuid }) => uuid !== undefined)?.uuid ?? null;
+      const exchange = new SpokenExchange(history ?? [], { cliSessionId, parentUuid }, async (entry) => {
+        const { transcript } = this.context;
+        if (transcript) await this.orStop(transcript.append(cliSessionId, { subpath: '', entries: [entry] }));
+      });
+      return yield* this.converse(proxy, conversation, exchange);
     } catch (error) {
       if (this.cause) return endingOfStop(this.cause, this.partial(), this.parser);
       return this.failed(error);
@@ -134,77 +161,155 @@ export class ApiRun {
     }
   }
 
+  /** Resolves when the model may be asked, or is not to be asked. */
+  private async mayAsk(): Promise<void> {
+    await this.context.mayAsk?.().catch((error: unknown) => {
+      // Whoever asked for an end by then has aborted the signal: that is the cause.
+      if (this.cause === null) this.tellFailure(error);
+      this.stop('barred');
+    });
+  }
+
   private async *converse(
     proxy: KeyProxy,
     conversation: Conversation,
-    { history, cliSessionId }: { history: SaidMessage[]; cliSessionId: string },
+    exchange: SpokenExchange,
   ): AsyncGenerator<EngineEvent, Ending, undefined> {
-    const { promptId = randomUUID(), maxTurns = Infinity } = this.request;
-    const question =
-      conversation.question() ?? (history.at(-1)?.role === 'user' ? null : { text: CONTINUATION });
-    const messages: Anthropic.MessageParam[] = [...history];
-    if (question) messages.push({ role: 'user', content: [{ type: 'text', text: question.text }] });
-    let parentUuid = conversation.entries.findLast(({ uuid }) => uuid !== undefined)?.uuid ?? null;
-    if (question?.uuid !== undefined || conversation.standing.kind === 'new') {
-      const entry = promptEntry({ cliSessionId, parentUuid }, { text: this.request.prompt, uuid: promptId });
-      await this.keep(entry, cliSessionId);
-      parentUuid = promptId;
-    }
+    this.steering.attach({
+      send: (message) => void this.told.push(message),
+      stopTurn: () => this.turn.abort(),
+    });
+    const isSaidMore = this.told.length > 0;
+    if (conversation.standing.kind === 'new')
+      await exchange.ask(this.request.prompt, this.request.promptId ?? randomUUID());
+    else if (!isSaidMore && (conversation.question() !== null || !exchange.isOpen))
+      exchange.show({ role: 'user', content: [{ type: 'text', text: CONTINUATION }] });
+    // A prompt whose turn was stopped is not asked again, where there is something else to be answered.
+    if (isSaidMore && (conversation.standing.kind === 'stopped' || !exchange.isOpen))
+      yield* this.hear(exchange);
     const client = clientOf(proxy);
     this.watchdog = new StallWatchdog(this.settings.stallMs, () => this.stop('stalled'));
-    for (let turns = 1; ; turns += 1) {
-      const message = yield* this.ask(client, proxy, messages);
-      const ending = await heldTo(this.request.outputSchema, this.endingOf(message, turns));
+    for (;;) {
+      const ending = yield* this.answer(client, proxy, exchange);
+      if (ending.kind !== 'completed') return ending;
+      while (this.told.length === 0) if (await this.isOver()) return ending;
+      yield* this.hear(exchange);
+    }
+  }
+
+  /** One answer to what was said last: as many messages as it takes to match the schema, or what there is of it when it is stopped. */
+  private async *answer(
+    client: Anthropic,
+    proxy: KeyProxy,
+    exchange: SpokenExchange,
+  ): AsyncGenerator<EngineEvent, Ending, undefined> {
+    const { outputSchema, maxTurns = Infinity } = this.request;
+    for (let tries = 1; ; tries += 1) {
+      const message = yield* this.ask(client, proxy, exchange.messages);
+      if (!message) return yield* this.breakOff(exchange);
+      const ending = await heldTo(outputSchema, this.endingOf(message));
       const reaction = reactionTo(message, ending);
       if (this.schema) yield* this.say({ type: 'user', message: reaction });
-      if (ending.kind === 'failed' && turns < ANSWER_TRIES) {
-        if (turns >= maxTurns) throw new Ended(engineError('max_turns_reached'));
-        messages.push({ role: 'assistant', content: message.content }, reaction);
+      exchange.show({ role: 'assistant', content: message.content });
+      if (this.schema) exchange.show(reaction);
+      if (ending.kind === 'failed' && tries < ANSWER_TRIES) {
+        if (tries >= maxTurns) throw new Ended(engineError('max_turns_reached'));
         continue;
       }
       if (ending.kind === 'completed') {
-        const { id, model, stop_reason: word, usage } = message;
+        const { stop_reason: word } = message;
         const stopReason = word === 'tool_use' ? 'end_turn' : word;
-        const said = { id, model, text: ending.result, stopReason, usage };
-        await this.keep(answerEntry({ cliSessionId, parentUuid }, said), cliSessionId);
+        await exchange.keepAnswer({ ...message, text: ending.result, stopReason });
       }
       return ending;
     }
   }
 
-  /** One message, from however many tries. */
+  /** The user wants no more of it: the ending, unless something waits. */
+  private async *breakOff(exchange: SpokenExchange): AsyncGenerator<EngineEvent, Ending, undefined> {
+    yield* this.endTurn();
+    const text = this.parser.lastWords;
+    await exchange.breakOff(this.begun && text !== '' ? { ...this.begun, text, stopReason: null } : null);
+    return interruptedEnding({ kind: 'cancelled', ...this.partial() }, text);
+  }
+
+  /** Takes in what was said further: it is what is answered next. */
+  private async *hear(exchange: SpokenExchange): AsyncGenerator<EngineEvent, void, undefined> {
+    yield* this.endTurn();
+    const heard = this.told.splice(0);
+    for (const { id, text } of heard) await exchange.ask(text, id);
+    // A stop that came before was not meant for these.
+    this.turn = new AbortController();
+    for (const { id, text } of heard) {
+      this.steering.see({ type: 'command_lifecycle', command_uuid: id, state: 'started' });
+      yield { type: 'user_message', messageId: id, text, isKept: false };
+    }
+  }
+
+  /** What the turn has left behind is not the next one's. */
+  private endTurn(): EngineEvent[] {
+    return this.say(RESULT).filter(({ type }) => type !== 'ended');
+  }
+
+  /** @throws Error where the run is stopped meanwhile */
+  private async isOver(): Promise<boolean> {
+    // The answer is there: what is left to do does not make it late.
+    const releases = [this.deadline.hold(), this.watchdog?.hold()];
+    try {
+      return await this.orStop(this.steering.isOver());
+    } finally {
+      for (const release of releases) release?.();
+    }
+  }
+
+  /** One message, from however many tries; null where the turn is stopped before it is whole. */
   private async *ask(
     client: Anthropic,
     proxy: KeyProxy,
     messages: Anthropic.MessageParam[],
-  ): AsyncGenerator<EngineEvent, Message, undefined> {
-    for (;;) {
+  ): AsyncGenerator<EngineEvent, Message | null, undefined> {
+    this.begun = null;
+    while (!this.isTurnUnwanted()) {
       const before = this.parser.partial().usage;
       let message: Message | null = null;
       let failure: unknown = null;
       try {
         message = yield* this.stream(client, messages);
       } catch (error) {
-        if (this.cause) throw error;
         failure = error;
       }
+      // What was used is to be paid, however it ended.
       this.pay(before);
       if (message) return message;
-      yield* this.pause(failure, proxy);
+      if (this.cause) throw failure;
+      if (!this.isTurnUnwanted()) yield* this.pause(failure, proxy);
     }
+    return null;
   }
 
   private async *stream(
     client: Anthropic,
     messages: Anthropic.MessageParam[],
   ): AsyncGenerator<EngineEvent, Message, undefined> {
-    const stream = client.messages.stream(this.params(messages), { signal: this.stopping.signal });
+    const stream = client.messages.stream(this.params(messages), { signal: this.unwanted() });
     // Told by the loop as well.
     stream.on('error', () => undefined);
-    for await (const event of stream) yield* this.say({ type: 'stream_event', event });
+    for await (const event of stream) {
+      if (event.type === 'message_start') this.begun = event.message;
+      yield* this.say({ type: 'stream_event', event });
+    }
     const message = await stream.finalMessage();
     yield* this.say({ type: 'assistant', message });
     return message;
+  }
+
+  private isTurnUnwanted(): boolean {
+    return this.turn.signal.aborted;
+  }
+
+  /** Aborted with the run or the turn. */
+  private unwanted(): AbortSignal {
+    return AbortSignal.any([this.stopping.signal, this.turn.signal]);
   }
 
   /** Waits before the next try. @throws Ended where there is none */
@@ -226,7 +331,8 @@ export class ApiRun {
       error_status: answer.status,
     };
     yield* this.say(failure.code === 'upstream_rate_limited' ? { ...retry, error_status: 429 } : retry);
-    await this.orStop(sleep(delayMs, undefined, { signal: this.stopping.signal }));
+    const isStopped = () => undefined;
+    await this.orStop(sleep(delayMs, undefined, { signal: this.unwanted() }).catch(isStopped));
   }
 
   private params(messages: Anthropic.MessageParam[]): Anthropic.MessageStreamParams {
@@ -263,18 +369,18 @@ export class ApiRun {
       throw new Ended(engineError('run_budget_reached'));
   }
 
-  private endingOf(message: Message, numTurns: number): Ending {
+  private endingOf(message: Message): Ending {
     const call = message.content.find((block) => block.type === 'tool_use');
     const structuredResult = this.request.outputSchema ? (call?.input ?? null) : null;
     const text = message.content.map((block) => (block.type === 'text' ? block.text : '')).join('');
     const stopReason = stopReasonOf(message.stop_reason ?? '');
-    const { usage, model } = this.partial();
+    const { usage, numTurns, model } = this.partial();
     return {
       kind: 'completed',
       ...toResult(structuredResult === null ? text : JSON.stringify(structuredResult)),
       structuredResult,
       stopReason,
-      numTurns,
+      numTurns: numTurns ?? 0,
       usage: usage ?? NO_USAGE,
       costUsd: this.costUsd,
       permissionDenials: [],
@@ -282,22 +388,21 @@ export class ApiRun {
     };
   }
 
-  private async keep(entry: TranscriptEntry, cliSessionId: string): Promise<void> {
-    const { transcript } = this.context;
-    if (transcript) await this.orStop(transcript.append(cliSessionId, { subpath: '', entries: [entry] }));
-  }
-
   private failed(reason: unknown): Ending {
     if (reason instanceof Ended) {
       const stopReason = LIMITS.get(reason.error.code) ?? null;
       return { kind: 'failed', error: reason.error, ...this.partial(), stopReason };
     }
-    this.settings.onNotice({ kind: 'launch_failed', launchId: null, reason: String(reason) });
+    this.tellFailure(reason);
     return {
       kind: 'failed',
       error: unavailable('The Messages API could not be asked.', true),
       ...this.partial(),
     };
+  }
+
+  private tellFailure(reason: unknown): void {
+    this.settings.onNotice({ kind: 'launch_failed', launchId: null, reason: String(reason) });
   }
 
   private partial(): PartialOutcome {

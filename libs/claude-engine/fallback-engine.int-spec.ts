@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../messages-api/index.js';
-import { FallbackEngine, RunAbort } from './index.js';
+import { FallbackEngine, RunAbort, Steering } from './index.js';
 import { type EngineRequest } from './claude-engine.js';
 import { type CliEngine, type CliEngineOptions } from './cli-engine.js';
 import { BenchRun, KEY, SANDBOX } from './test-support.js';
@@ -150,6 +150,33 @@ describe('the Messages API without a CLI', () => {
     await impatient.close();
   });
 
+  it.each(['timeout', 'cancelled', 'shutdown', 'stalled'] as const)(
+    'counts the cost of a message that broke off: %s',
+    async (cause) => {
+      const impatient = await open({ stallMs: cause === 'stalled' ? 500 : 30_000 });
+      // The first delta comes at once, the next one never does.
+      const prompt = '[[deltas 100 20000]]\n[[usage in=1000000 out=1]]';
+      const timeoutMs = cause === 'timeout' ? 1000 : 30_000;
+      const run = begin({ prompt, engine: 'api', timeoutMs }, impatient);
+      await run.until('text');
+      if (cause === 'cancelled' || cause === 'shutdown') run.abort(new RunAbort(cause));
+      const ending = await run.ending();
+      expect(ending.kind).toBe(cause === 'cancelled' ? 'cancelled' : 'failed');
+      expect(ending.usage).toMatchObject({ inputTokens: 1_000_000 });
+      expect(ending.costUsd).toBeGreaterThan(3.9);
+      await impatient.close();
+    },
+  );
+
+  it('fails without having asked, where nobody could find out whether it may', async () => {
+    const context = { signal: new AbortController().signal, workspaceKey: 'work' };
+    const mayAsk = () => Promise.reject(new Error('Nobody knows.'));
+    const whole = { prompt: 'x', permissionMode: 'deny', timeoutMs: 30_000, engine: 'api' } as const;
+    const run = new BenchRun(engine.run(whole, { ...context, mayAsk }), new AbortController());
+    expect(await run.ending()).toMatchObject({ kind: 'failed', error: { code: 'internal' } });
+    expect(api.requests).toEqual([]);
+  });
+
   it('answers by a schema, with a few tries', async () => {
     const outputSchema = { type: 'object', properties: { n: { type: 'integer' } }, required: ['n'] };
     const call = (value: unknown) => `[[tool StructuredOutput ${JSON.stringify(value)}]]`;
@@ -191,6 +218,149 @@ describe('the Messages API without a CLI', () => {
     const run = await ask('x', request);
     expect(await run.ending()).toMatchObject({ error: { code: 'engine_unavailable', retryable: false } });
     expect(api.requests).toEqual([]);
+  });
+});
+
+describe('a run without a CLI that is steered', () => {
+  const message = (text: string) => ({ id: randomUUID(), text });
+  const steered = (
+    prompt: string,
+    steering: Steering,
+    {
+      on = engine,
+      transcript,
+      ...request
+    }: Partial<EngineRequest> & { on?: FallbackEngine; transcript?: Transcript } = {},
+  ) => {
+    const abort = new AbortController();
+    const whole = { prompt, permissionMode: 'deny', timeoutMs: 30_000, engine: 'api', ...request } as const;
+    const context = { signal: abort.signal, workspaceKey: 'steered', steering };
+    return new BenchRun(on.run(whole, { ...context, ...(transcript ? { transcript } : {}) }), abort);
+  };
+  const shown = () => JSON.stringify((turns().at(-1)?.body as { messages: unknown }).messages);
+
+  it('answers what comes while it speaks, and keeps it', async () => {
+    const [steering, transcript] = [new Steering(), new KeptInMemory()];
+    const promptId = randomUUID();
+    const run = steered('[[deltas 5 50]]\n[[usage in=10 out=1]]', steering, { transcript, promptId });
+    await run.until('text');
+    const said = message('[[text And that.]]\n[[usage in=100 out=2]]');
+    steering.say(said);
+    steering.say(said);
+    expect(await run.ending()).toMatchObject({
+      kind: 'completed',
+      result: 'And that.',
+      numTurns: 2,
+      usage: { inputTokens: 110, outputTokens: 3 },
+    });
+    expect(run.all('user_message')).toEqual([
+      { type: 'user_message', messageId: said.id, text: said.text, isKept: false },
+    ]);
+    expect(run.all('message').map(({ turn }) => turn)).toEqual([1, 2]);
+    expect(run.all('raw')).toEqual([]);
+    expect(turns()).toHaveLength(2);
+    const { entries } = transcript;
+    expect(entries.map(({ type }) => type)).toEqual(['user', 'assistant', 'user', 'assistant']);
+    expect(entries.map(({ uuid }) => uuid)).toMatchObject({ 0: promptId, 2: said.id });
+    expect(entries.slice(1).map(({ parentUuid }) => parentUuid)).toEqual(
+      entries.slice(0, -1).map(({ uuid }) => uuid),
+    );
+
+    const again = new Steering();
+    again.say(said);
+    const repeated = steered('x', again, { transcript, promptId });
+    expect(await repeated.ending()).toMatchObject({ result: 'And that.', costUsd: 0 });
+    expect(repeated.all('user_message')).toMatchObject([{ messageId: said.id, isKept: true }]);
+    expect(turns()).toHaveLength(2);
+    const further = new Steering();
+    further.say(said);
+    further.say(message('[[text Third.]]'));
+    expect(await steered('x', further, { transcript, promptId }).ending()).toMatchObject({
+      result: 'Third.',
+    });
+    expect(shown()).toMatch(/deltas 5.*And that.*Third/s);
+    expect(shown()).not.toContain('interrupted by the server');
+  });
+
+  it.each(['asked', 'answered already'])('closes its inbox before it ends: %s', async (when) => {
+    const [transcript, promptId] = [new KeptInMemory(), randomUUID()];
+    if (when !== 'asked') await steered('[[text First.]]', new Steering(), { transcript, promptId }).ending();
+    let asked = 0;
+    const steering: Steering = new Steering(() => {
+      asked += 1;
+      if (asked === 1) steering.say(message('[[text Just in time.]]'));
+      return Promise.resolve(asked > 1);
+    });
+    const run = steered('[[text First.]]', steering, { transcript, promptId });
+    expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'Just in time.' });
+    expect(asked).toBe(2);
+  });
+
+  it('answers further messages by the schema as well', async () => {
+    const outputSchema = { type: 'object', properties: { n: { type: 'integer' } }, required: ['n'] };
+    const call = (n: number) => `[[tool StructuredOutput ${JSON.stringify({ n })}]]`;
+    const steering = new Steering();
+    steering.say(message(call(2)));
+    const run = steered(call(1), steering, { outputSchema });
+    expect(await run.ending()).toMatchObject({ kind: 'completed', structuredResult: { n: 2 }, numTurns: 2 });
+    expect(shown()).toMatch(/tool_use.*tool_result.*StructuredOutput/s);
+  });
+
+  it('interrupted, is completed with what it had said', async () => {
+    const [steering, transcript] = [new Steering(), new KeptInMemory()];
+    const run = steered('[[deltas 50 100]]\n[[usage in=1000 out=1]]', steering, { transcript });
+    await run.until('text');
+    steering.interrupt();
+    const ending = await run.ending();
+    expect(ending).toMatchObject({
+      kind: 'completed',
+      result: expect.stringMatching(/^word-1/) as string,
+      stopReason: 'interrupted',
+      numTurns: 1,
+      usage: { inputTokens: 1000 },
+    });
+    expect(ending.costUsd).toBeGreaterThan(0);
+    await api.waitForRequest(({ outcome }) => outcome === 'client_gone');
+    await end({ prompt: 'Go on', engine: 'cli', promptId: randomUUID() }, engine, transcript);
+    expect(shown()).toMatch(/deltas 50.*word-1.*Go on/s);
+  });
+
+  it.each(['before it began', 'while it waits to try again'])(
+    'interrupted %s, says nothing',
+    async (when) => {
+      const steering = new Steering();
+      if (when === 'before it began') steering.interrupt();
+      const run = steered('[[status 429 retry-after=50]]', steering);
+      if (when !== 'before it began') {
+        await run.until('retrying');
+        steering.interrupt();
+      }
+      expect(await run.ending()).toMatchObject({ kind: 'completed', result: '', stopReason: 'interrupted' });
+    },
+  );
+
+  it('interrupted while something waits, answers that', async () => {
+    const steering = new Steering();
+    const run = steered('[[deltas 50 100]]', steering);
+    await run.until('text');
+    steering.say(message('[[text This instead.]]'));
+    steering.interrupt();
+    expect(await run.ending()).toMatchObject({
+      kind: 'completed',
+      result: 'This instead.',
+      stopReason: 'end_turn',
+    });
+    expect(run.all('retrying')).toEqual([]);
+  });
+
+  it('is so too where it stands in for a CLI that is missing', async () => {
+    const without = await open({ cliPath: join(directory, 'nowhere') });
+    const steering = new Steering();
+    const run = steered('[[deltas 5 50]]', steering, { on: without, engine: 'auto' });
+    await run.until('text');
+    steering.say(message('[[text That too.]]'));
+    expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'That too.', numTurns: 2 });
+    await without.close();
   });
 });
 

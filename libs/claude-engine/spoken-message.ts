@@ -7,7 +7,9 @@ import { type TranscriptEntry } from './transcript.js';
 export const CONTINUATION =
   'Your turn was interrupted by the server, not by the user. Continue from where you left off.';
 
-/** What the CLI notes when a turn is interrupted. */
+/** Noted when a turn is interrupted. */
+export const INTERRUPTION = '[Request interrupted by user]';
+/** What the CLI notes then. */
 export const INTERRUPTED = /^\[Request interrupted by user( for tool use)?\]$/;
 
 export type SpokenBlock =
