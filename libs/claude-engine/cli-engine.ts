@@ -12,6 +12,7 @@ import { CliRun, type RunSettings } from './cli-run.js';
 import { assertPlainName, EngineFolders, type KeptWorkspace } from './engine-folders.js';
 import { type EngineEvent } from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { CliSupply, type SupplyOptions } from './cli-supply.js';
 import { Guard, type GuardOptions } from './guard.js';
 import { type Ladder } from './launch.js';
 import { type ReapedLaunch, reapOrphans } from './orphan-reaper.js';
@@ -39,6 +40,8 @@ export interface CliEngineOptions {
   ladder?: Partial<Ladder>;
   /** A process beside this one that kills the CLIs when we cannot: see Guard. None unless told. */
   guard?: GuardOptions;
+  /** CLIs that need not be started when a run begins. None unless told. */
+  supply?: SupplyOptions;
   /** Told what the operator may want to know. Must not throw. */
   onNotice?: (notice: EngineNotice) => void;
 }
@@ -54,11 +57,20 @@ export class CliEngine implements ClaudeEngine {
   readonly name = 'cli';
   private readonly settings: RunSettings;
   private readonly runs = new Set<CliRun>();
+  private readonly supply: CliSupply;
   private readonly reaping: Promise<unknown>;
   private isClosed = false;
 
-  private constructor(settings: RunSettings) {
+  private constructor(settings: RunSettings, supply: SupplyOptions) {
     this.settings = settings;
+    this.supply = new CliSupply(
+      settings,
+      {
+        clis: () => [...this.runs].flatMap(({ cli }) => cli ?? []),
+        isAnyoneWaiting: () => [...this.runs].some(({ isWaiting }) => isWaiting),
+      },
+      supply,
+    );
     this.reaping = this.reapOrphans().catch((error: unknown) => {
       this.settings.onNotice({ kind: 'cleanup_failed', launchId: null, reason: String(error) });
     });
@@ -72,7 +84,7 @@ export class CliEngine implements ClaudeEngine {
     const { directory, guard, sandbox = { mode: 'auto', network: 'none' } } = options;
     const { onNotice = () => undefined, cliPath = bundledCliPath() } = options;
     const folders = new EngineFolders(directory);
-    return new CliEngine({
+    const settings = {
       cliPath,
       folders,
       launcher: await chooseLauncher(sandbox, { cliPath, onNotice }),
@@ -84,12 +96,13 @@ export class CliEngine implements ClaudeEngine {
       ladder: { ...LADDER, ...options.ladder },
       guard: guard ? new Guard({ ...guard, launches: folders.launches, onNotice }) : null,
       onNotice,
-    });
+    };
+    return new CliEngine(settings, options.supply ?? {});
   }
 
   run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent> {
     assertPlainName(context.workspaceKey);
-    const run = new CliRun(request, context, this.settings);
+    const run = new CliRun(request, context, this.settings, this.supply);
     const iterator: AsyncIterableIterator<EngineEvent> = {
       next: async () => {
         this.start(run);
@@ -110,9 +123,15 @@ export class CliEngine implements ClaudeEngine {
     return iterator;
   }
 
-  /** Launches whose CLI or folder is not gone yet, those that have answered and are leaving included. */
+  /** Launches whose CLI or folder is not gone yet, spares and those that have answered and are leaving included. */
   liveLaunches(): LiveLaunch[] {
-    return [...this.runs].map((run) => run.live()).filter((launch) => launch !== null);
+    const running = [...this.runs].map((run) => run.live()).filter((launch) => launch !== null);
+    return [...running, ...this.supply.live()];
+  }
+
+  /** What probe() tells of them, at once. */
+  get supplyFigures(): Pick<EngineHealth, 'spares' | 'keptSessions'> {
+    return this.supply.figures;
   }
 
   /**
@@ -130,7 +149,7 @@ export class CliEngine implements ClaudeEngine {
   async probe(): Promise<EngineHealth> {
     const path = this.settings.cliPath;
     const { containment } = this.settings.launcher;
-    const health = { engine: this.name, path, containment } as const;
+    const health = { engine: this.name, path, containment, ...this.supplyFigures } as const;
     if (path === null) {
       return {
         ...health,
@@ -154,8 +173,13 @@ export class CliEngine implements ClaudeEngine {
     return this.settings.folders.listWorkspaces();
   }
 
-  removeWorkspace(key: string): Promise<void> {
-    return this.settings.folders.removeWorkspace(key);
+  forgetWorkspace(key: string): Promise<void> {
+    return this.supply.forget(key);
+  }
+
+  async removeWorkspace(key: string): Promise<void> {
+    await this.supply.forget(key);
+    await this.settings.folders.removeWorkspace(key);
   }
 
   heartbeat(): void {
@@ -165,7 +189,7 @@ export class CliEngine implements ClaudeEngine {
   async close(): Promise<void> {
     this.isClosed = true;
     for (const run of this.runs) run.stop('shutdown');
-    await Promise.all([this.reaping, ...[...this.runs].map((run) => run.settled)]);
+    await Promise.all([this.reaping, this.supply.close(), ...[...this.runs].map((run) => run.settled)]);
     this.settings.upstream.close();
     await this.settings.guard?.close();
   }
@@ -175,6 +199,9 @@ export class CliEngine implements ClaudeEngine {
     this.runs.add(run);
     if (this.isClosed) run.stop('shutdown');
     run.start();
-    void run.settled.finally(() => this.runs.delete(run));
+    void run.settled.finally(() => {
+      this.runs.delete(run);
+      this.supply.tend();
+    });
   }
 }

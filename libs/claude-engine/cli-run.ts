@@ -1,44 +1,32 @@
-import { type Query, query } from '@anthropic-ai/claude-agent-sdk';
-import { randomUUID } from 'node:crypto';
+import { type SDKMessage } from '@anthropic-ai/claude-agent-sdk';
 import { cut } from './bounded-text.js';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
-import { cliEnvironment } from './cli-environment.js';
-import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
+import { type CliSupply } from './cli-supply.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
-import { type EngineFolders } from './engine-folders.js';
 import { type Ending, type EngineErrorCode, type EngineEvent, type PartialOutcome } from './engine-event.js';
-import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { type LiveLaunch } from './engine-notice.js';
 import { EventQueue } from './event-queue.js';
 import { engineError } from './failure.js';
 import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
-import { type Ladder, Launch } from './launch.js';
-import { type Launcher } from './launcher.js';
+import { type CliSettings, LaunchedCli, type Occupant } from './launched-cli.js';
+import { type LaunchRequest, launchRequestOf } from './launch-request.js';
 import { NO_USAGE } from './open-message.js';
-import { PromptInput } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { type KeptAnswer } from './standing.js';
 import { StreamParser } from './stream-parser.js';
 import { SUPPORTED_TOOLS } from './supported-tools.js';
-import { type Upstream } from './upstream.js';
 
 /** What the runs of one engine have in common. */
-export interface RunSettings {
+export interface RunSettings extends CliSettings {
   /** Null: there is no CLI for this platform. */
   cliPath: string | null;
-  folders: EngineFolders;
-  launcher: Launcher;
-  upstream: Upstream;
-  models: readonly string[] | undefined;
-  apiMaxRetries: number | undefined;
   defaultModel: string | undefined;
   stallMs: number;
-  ladder: Ladder;
   guard: Guard | null;
-  onNotice: (notice: EngineNotice) => void;
 }
 
 /** Why a run is ended before its result. `abandoned`: nobody reads it any more. `refused`: the API does not take the key. */
@@ -49,27 +37,30 @@ const EXIT_GRACE_MS = 3000;
 /** Lines that were on their way when the CLI exited may take this long to arrive. */
 const DRAIN_MS = 1000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** Events by which the model has begun to answer. */
+const WORDS: ReadonlySet<EngineEvent['type']> = new Set(['text', 'thinking', 'tool_use', 'message']);
 
 /** One request on its way through one CLI. Its events end with `ended`; `settled` resolves when nothing of it is left. */
-export class CliRun {
+export class CliRun implements Occupant {
   readonly events = new EventQueue<EngineEvent>();
   private readonly parser = new StreamParser();
-  private readonly input = new PromptInput();
   private readonly resulted = deferred<Ending>();
   private readonly stopped = deferred<StopCause>();
   private stopCause: StopCause | null = null;
   private watchdog: StallWatchdog | null = null;
-  private launch: Launch | null = null;
+  private current: LaunchedCli | null = null;
   private conversation: Conversation | null = null;
   private result: Ending | null = null;
   private hasEnded = false;
-  private breakage: string | null = null;
+  private hasSpoken = false;
+  private permission: Promise<void> | null = null;
   private performance: Promise<void> | null = null;
 
   constructor(
     private readonly request: EngineRequest,
     private readonly context: RunContext,
     private readonly settings: RunSettings,
+    private readonly supply: CliSupply,
   ) {}
 
   get isStarted(): boolean {
@@ -79,6 +70,16 @@ export class CliRun {
   /** Whether the ending is known, and on its way to the reader. */
   get isOver(): boolean {
     return this.hasEnded;
+  }
+
+  /** Whether it waits for its CLI, or for the model's first word. */
+  get isWaiting(): boolean {
+    return this.isStarted && !this.hasSpoken && !this.hasEnded;
+  }
+
+  /** Its CLI, while it has one. */
+  get cli(): LaunchedCli | null {
+    return this.current;
   }
 
   get settled(): Promise<void> {
@@ -91,14 +92,15 @@ export class CliRun {
 
   /** Ends the run; the first cause counts. After the result it only makes the CLI leave at once. */
   stop(cause: StopCause): void {
-    if (cause === 'fenced') this.launch?.kill();
+    if (cause === 'fenced') this.current?.launch.kill();
     this.stopCause ??= cause;
     this.stopped.resolve(this.stopCause);
   }
 
   live(): LiveLaunch | null {
-    if (!this.launch) return null;
-    return { launchId: this.launch.id, pid: this.launch.pid, workspaceKey: this.context.workspaceKey };
+    if (!this.current) return null;
+    const { id: launchId, pid } = this.current.launch;
+    return { launchId, pid, workspaceKey: this.context.workspaceKey };
   }
 
   private async perform(): Promise<void> {
@@ -117,79 +119,76 @@ export class CliRun {
       clearTimeout(deadline);
       signal.removeEventListener('abort', onAbort);
       this.watchdog?.stop();
-      await this.launch?.remove();
-      this.launch = null;
+      await this.current?.remove();
+      this.current = null;
     }
   }
 
   private async launchAndSee(): Promise<void> {
-    const { cliPath, folders, launcher } = this.settings;
     if (this.stopEarly() || this.refuse()) return;
+    const { workspaceKey, transcript } = this.context;
+    const request = launchRequestOf(this.request, this.settings);
+    // Nothing is lost by asking at once where it is likely that nothing has to be started.
+    if (this.supply.hasKept(workspaceKey)) void this.mayAsk();
+    const kept = await this.supply.takeKept(request, this.context, this.request.promptId);
+    this.current = kept;
+    this.conversation = kept
+      ? Conversation.remembered(this.request, transcript)
+      : await Conversation.of(this.request, transcript);
+    const { standing } = this.conversation;
+    if (standing.kind === 'answered') {
+      this.finish(endingOfKept(standing));
+      return;
+    }
+    await this.answer(this.conversation, request);
+  }
+
+  /** Asks the CLI at hand, a spare, or one that is started for it. */
+  private async answer(conversation: Conversation, request: LaunchRequest): Promise<void> {
+    if (!this.current) this.supply.makeRoom();
+    if (!this.current && conversation.isFresh)
+      this.current = await this.supply.takeSpare(request, this.context);
+    const cli = this.current ?? (await this.launch(conversation, request));
+    if (!cli) return;
+    if (this.stopEarly()) return cli.launch.end();
+    cli.enter(this, conversation);
+    const question = conversation.question();
+    if (question) void this.mayAsk().then(() => this.stopCause ?? cli.ask(question));
+    await this.converse(cli, () => this.supply.keep(cli, { ...this.context, request, conversation }));
+  }
+
+  /** Starts a CLI for it. Null where the run has ended before. */
+  private async launch(conversation: Conversation, request: LaunchRequest): Promise<LaunchedCli | null> {
+    const { cliPath, folders } = this.settings;
     if (cliPath === null || !(await isExecutable(cliPath))) {
       throw new Error(
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
       );
     }
-    const kept = await Conversation.of(this.request, this.context.transcript);
-    if (kept.standing.kind === 'answered') {
-      this.finish(endingOfKept(kept.standing));
-      return;
-    }
-    this.conversation = kept;
+    if (!conversation.isFresh) this.supply.missKept();
     const workspace = await folders.makeWorkspace(this.context.workspaceKey);
-    const id = randomUUID();
-    const launchFolders = await folders.makeLaunch(id);
-    const launch = new Launch({ ...this.settings, id, folders: launchFolders });
-    this.launch = launch;
-    await kept.writeTo(launchFolders.config);
-    const { site, token } = await launch.prepare(workspace);
-    const question = kept.question();
-    const mayAsk = this.mayAsk();
+    const cli = await LaunchedCli.make(this.settings);
+    this.current = cli;
+    await conversation.writeTo(cli.folders.config);
+    await cli.prepare(workspace);
     // A CLI that goes on by itself asks as soon as it is up.
-    if (question === null) await Promise.race([mayAsk, this.stopped.promise]);
-    if (this.stopEarly()) return;
-
-    const conversation = query({
-      prompt: this.input.messages(question, mayAsk),
-      options: {
-        ...kept.options(),
-        ...cliOptions(this.request, {
-          workspace: site.workspace,
-          launcher,
-          defaultModel: this.settings.defaultModel,
-        }),
-        pathToClaudeCodeExecutable: cliPath,
-        env: {
-          ...cliEnvironment({
-            id,
-            configFolder: launchFolders.config,
-            site: site.environment,
-            token,
-            apiMaxRetries: this.settings.apiMaxRetries,
-          }),
-          ...kept.environment(),
-        },
-        spawnClaudeCodeProcess: (options) => launch.spawn(site, options),
-      },
-    });
-    try {
-      await this.converse(conversation, launch);
-    } finally {
-      this.input.close();
-      conversation.close();
-    }
+    if (conversation.question() === null) await Promise.race([this.mayAsk(), this.stopped.promise]);
+    if (this.stopEarly()) return null;
+    cli.start(cliPath, request, { options: conversation.options(), environment: conversation.environment() });
+    return cli;
   }
 
   /** Resolves when the model may be asked; never, where the run ends before. */
   private mayAsk(): Promise<void> {
     const { mayAsk = () => Promise.resolve() } = this.context;
-    return mayAsk().catch(async () => {
+    this.permission ??= mayAsk().catch(async () => {
       this.stop('abandoned');
       await new Promise(() => undefined);
     });
+    return this.permission;
   }
 
-  /** Whether there is a reason to stop already, before the CLI is started. Then that is the end. */
+  /** Whether there is a reason to stop already, before the CLI is started or asked. Then that is the end. */
   private stopEarly(): boolean {
     if (this.stopCause === null) return false;
     this.finish(this.endingOf(this.stopCause));
@@ -212,11 +211,14 @@ export class CliRun {
     return true;
   }
 
-  /** Waits for whichever comes first: the result, a reason to stop, or the end of the CLI. */
-  private async converse(conversation: Query, launch: Launch): Promise<void> {
+  /**
+   * Waits for whichever comes first: the result, a reason to stop, or the end of the CLI.
+   * @param keep has a CLI that has answered stay with its session, where it can
+   */
+  private async converse(cli: LaunchedCli, keep: () => boolean): Promise<void> {
+    const { launch } = cli;
     this.watchdog = new StallWatchdog(this.settings.stallMs, () => this.stop('stalled'));
-    const reading = this.read(conversation);
-    const silence = Promise.race([reading, launch.exited.then(() => within(DRAIN_MS, reading))]);
+    const silence = Promise.race([cli.ended, launch.exited.then(() => within(DRAIN_MS, cli.ended))]);
     const outcome = await Promise.race([
       this.resulted.promise.then((ending) => ({ kind: 'result', ending }) as const),
       this.stopped.promise.then((cause) => ({ kind: 'stop', cause }) as const),
@@ -226,18 +228,22 @@ export class CliRun {
     switch (outcome.kind) {
       case 'result':
         this.finish(outcome.ending);
-        this.input.close();
+        if (outcome.ending.kind === 'completed' && this.stopCause === null && keep()) {
+          this.current = null;
+          return;
+        }
+        cli.closeInput();
         await within(EXIT_GRACE_MS, Promise.race([launch.exited, this.stopped.promise]));
         return launch.end();
       case 'stop': {
         const { cause } = outcome;
         const isGentle = this.parser.hasStarted && cause !== 'abandoned' && cause !== 'fenced';
-        await launch.end(isGentle ? () => this.interrupt(conversation) : undefined);
+        await launch.end(isGentle ? () => this.interrupt(cli) : undefined);
         this.finish(this.endingOf(cause));
         return;
       }
       case 'death':
-        launch.tellDeath(this.breakage);
+        launch.tellDeath(cli.breakage);
         this.finish(
           this.settings.guard?.hasStruck(launch.id)
             ? this.endingOf('fenced')
@@ -247,35 +253,30 @@ export class CliRun {
     }
   }
 
-  /** Takes the CLI's lines until there are no more, or none can be read. */
-  private async read(conversation: Query): Promise<void> {
-    try {
-      for await (const line of conversation) {
-        this.conversation?.see(line);
-        const events = this.parser.parse(line);
-        this.watchdog?.saw(events);
-        for (const event of events) {
-          if (event.type === 'ended') this.seeResult(event.ending);
-          // The CLI would go on trying for minutes with a key that was refused.
-          else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
-            this.stop('refused');
-          else this.events.push(event);
-        }
-      }
-    } catch (error) {
-      this.breakage = String(error);
+  /** Takes a line of the CLI. */
+  see(line: SDKMessage): void {
+    this.conversation?.see(line);
+    const events = this.parser.parse(line);
+    this.watchdog?.saw(events);
+    for (const event of events) {
+      this.hasSpoken ||= WORDS.has(event.type);
+      if (event.type === 'ended') this.seeResult(event.ending);
+      // The CLI would go on trying for minutes with a key that was refused.
+      else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
+        this.stop('refused');
+      else this.events.push(event);
     }
   }
 
-  private async interrupt(conversation: Query): Promise<void> {
-    await conversation.interrupt();
+  private async interrupt(cli: LaunchedCli): Promise<void> {
+    await cli.interrupt();
     await this.resulted.promise;
-    this.input.close();
+    cli.closeInput();
   }
 
   private seeResult(ending: Ending): void {
     if (ending.kind === 'failed' && ending.error.code === 'upstream_rate_limited')
-      ending.error.retryAfterMs = this.launch?.retryAfterMs ?? null;
+      ending.error.retryAfterMs = this.current?.launch.retryAfterMs ?? null;
     this.result ??= ending;
     this.resulted.resolve(ending);
   }
@@ -329,7 +330,7 @@ export class CliRun {
   }
 
   private tellFailure(error: unknown): void {
-    const launchId = this.launch?.id ?? null;
+    const launchId = this.current?.launch.id ?? null;
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
 }

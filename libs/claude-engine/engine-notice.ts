@@ -33,5 +33,6 @@ export interface LiveLaunch {
   launchId: string;
   /** Null before the CLI is started. */
   pid: number | null;
-  workspaceKey: string;
+  /** Null for a spare. */
+  workspaceKey: string | null;
 }

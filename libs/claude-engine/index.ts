@@ -5,6 +5,7 @@ export {
   type EngineRequest,
   type PermissionMode,
   type RunContext,
+  type SupplyFigures,
 } from './claude-engine.js';
 export {
   type CancelledEnding,
@@ -31,6 +32,7 @@ export {
   type Usage,
   type UsageEvent,
 } from './engine-event.js';
+export { type SupplyOptions } from './cli-supply.js';
 export { EngineFolders } from './engine-folders.js';
 export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';

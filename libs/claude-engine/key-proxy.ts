@@ -60,6 +60,7 @@ export class KeyProxy {
   readonly traffic: ApiTraffic = { requests: 0, refused: 0, sentBytes: 0, receivedBytes: 0, firstByteMs: [] };
   /** When the API will take requests again, by its last 429. In milliseconds since 1970. */
   private retryAt: number | null = null;
+  private isOpen = true;
   private readonly server: http.Server;
   private folder: FileHandle | null = null;
 
@@ -87,6 +88,11 @@ export class KeyProxy {
   /** How long the API has asked to be left alone, if it has. */
   get retryAfterMs(): number | null {
     return this.retryAt === null ? null : Math.max(0, this.retryAt - Date.now());
+  }
+
+  /** Whether the model may be asked: a CLI that nobody has asked anything must not ask either. What is on its way goes on. */
+  setOpen(isOpen: boolean): void {
+    this.isOpen = isOpen;
   }
 
   /** The end of its token. Breaks off what is on its way. */
@@ -128,7 +134,8 @@ export class KeyProxy {
   private refusalOf(request: IncomingMessage): Refusal | null {
     if (!this.isOurs(tokenOf(request))) return [401, 'authentication_error', 'invalid x-api-key'];
     const route = `${request.method ?? ''} ${(request.url ?? '').split('?')[0] ?? ''}`;
-    return ROUTES.has(route) ? null : [404, 'not_found_error', `Not offered here: ${route}`];
+    if (!ROUTES.has(route)) return [404, 'not_found_error', `Not offered here: ${route}`];
+    return this.isOpen || request.method === 'HEAD' ? null : [403, 'permission_error', 'Nobody has asked.'];
   }
 
   private isOurs(token: string): boolean {

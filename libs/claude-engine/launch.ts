@@ -73,6 +73,11 @@ export class Launch {
     return { site, token: this.proxy.token };
   }
 
+  /** Whether it may ask the model; it may unless told. */
+  setMayAsk(mayAsk: boolean): void {
+    this.proxy?.setOpen(mayAsk);
+  }
+
   /** Starts the CLI at its place: the Agent SDK's `spawnClaudeCodeProcess`. */
   spawn(site: LaunchSite, options: SpawnOptions) {
     if (this.isKilled) throw new Error('The launch was killed before its CLI was started.');

@@ -1,5 +1,5 @@
 import { type SDKUserMessage } from '@anthropic-ai/claude-agent-sdk';
-import { deferred } from './deferred.js';
+import { EventQueue } from './event-queue.js';
 
 export interface Question {
   text: string;
@@ -7,26 +7,30 @@ export interface Question {
   uuid?: string | undefined;
 }
 
-/** What the CLI reads on stdin: one question at most, and then nothing until it is closed. Open, it can still be interrupted. */
+/** What the CLI reads on stdin: questions as they come, until it is closed. Open, it can still be interrupted. */
 export class PromptInput {
   private isClosed = false;
-  private readonly closed = deferred<undefined>();
+  private readonly questions = new EventQueue<Question>();
 
-  /** The end of the input: a CLI that has answered leaves. */
-  close(): void {
-    this.isClosed = true;
-    this.closed.resolve(undefined);
+  /** Does nothing where it is closed. */
+  ask(question: Question): void {
+    this.questions.push(question);
   }
 
-  /** @param mayAsk the question waits for it */
-  async *messages(question: Question | null, mayAsk: Promise<void>): AsyncGenerator<SDKUserMessage> {
-    await Promise.race([mayAsk, this.closed.promise]);
-    if (question && !this.isClosed) {
-      const { text, uuid } = question;
+  /** The end of the input: a CLI that has answered leaves. A question that was not read yet is not asked any more. */
+  close(): void {
+    this.isClosed = true;
+    this.questions.close();
+  }
+
+  async *messages(): AsyncGenerator<SDKUserMessage> {
+    for (;;) {
+      const { value } = await this.questions.next();
+      if (!value || this.isClosed) return;
+      const { text, uuid } = value;
       const message = { role: 'user' as const, content: [{ type: 'text' as const, text }] };
       const name = uuid === undefined ? {} : { uuid: uuid as NonNullable<SDKUserMessage['uuid']> };
       yield { type: 'user', message, parent_tool_use_id: null, ...name };
     }
-    await this.closed.promise;
   }
 }

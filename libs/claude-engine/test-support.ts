@@ -16,6 +16,7 @@ import {
   type GuardOptions,
   type LiveLaunch,
   type RunAbort,
+  type RunContext,
   type SandboxOptions,
 } from './index.js';
 
@@ -68,10 +69,14 @@ export class EngineBench {
   }
 
   /** Begins a run; nothing happens before its first event is asked for. */
-  begin(request: Partial<EngineRequest>, workspaceKey = 'work'): BenchRun {
+  begin(
+    request: Partial<EngineRequest>,
+    workspaceKey = 'work',
+    more: Pick<RunContext, 'transcript' | 'mayAsk'> = {},
+  ): BenchRun {
     const whole = { prompt: 'hello', permissionMode: 'deny', timeoutMs: 30_000, ...request } as const;
     const abort = new AbortController();
-    return new BenchRun(this.engine.run(whole, { signal: abort.signal, workspaceKey }), abort);
+    return new BenchRun(this.engine.run(whole, { ...more, signal: abort.signal, workspaceKey }), abort);
   }
 
   /** Runs a request to its end. */

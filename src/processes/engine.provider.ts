@@ -3,6 +3,8 @@ import { CliEngine } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { DemoApi } from './demo-api.js';
 
+const MIB = 1024 * 1024;
+
 const logger = new Logger('ClaudeEngine');
 
 /** Injects the `ClaudeEngine`. */
@@ -30,6 +32,14 @@ export const engineProvider: Provider = {
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
+      supply: {
+        slots: config.WORKER_CONCURRENCY,
+        spares: config.CLAUDE_SPARES,
+        spareMaxAgeMs: config.CLAUDE_SPARE_MAX_AGE_MS,
+        sessionIdleMs: config.CLAUDE_SESSION_IDLE_MS,
+        memoryBudgetBytes:
+          config.CLAUDE_MEMORY_BUDGET_MB === undefined ? undefined : config.CLAUDE_MEMORY_BUDGET_MB * MIB,
+      },
       guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
         if (kind === 'launched' || kind === 'launch_traffic') logger.debug({ ...fields }, kind);

@@ -17,12 +17,17 @@ export class RunTranscript implements Transcript {
     return this.insist(() => this.transcripts.load(this.sessionId));
   }
 
-  async append(cliSessionId: string, part: TranscriptPart): Promise<void> {
+  readMark(): Promise<number> {
+    return this.insist(() => this.transcripts.readMark(this.sessionId));
+  }
+
+  async append(cliSessionId: string, part: TranscriptPart): Promise<number | null> {
     const { log } = this.run;
-    if (log.isLost) return;
-    const isOurs = await this.insist(() => this.transcripts.append(this.run, cliSessionId, part));
+    if (log.isLost) return null;
+    const mark = await this.insist(() => this.transcripts.append(this.run, cliSessionId, part));
     // What the CLI writes after its last word comes too late, and is not missed.
-    if (!isOurs && !log.isConcluding) log.lose();
+    if (mark === null && !log.isConcluding) log.lose();
+    return mark;
   }
 
   tellGap(reason: string): void {

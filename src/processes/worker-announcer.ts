@@ -31,14 +31,14 @@ export class WorkerAnnouncer implements OnApplicationBootstrap {
   private async announce(): Promise<void> {
     const { total, busy } = this.worker.slots;
     try {
-      const { isAvailable, version, path, containment, detail } = await this.engine.probe();
+      const { engine: _kind, ...engine } = await this.engine.probe();
       await this.directory.announce({
         id: this.worker.id,
         at: Date.now(),
         slots: total,
         busySlots: busy,
         demo: this.config.demo,
-        engine: { isAvailable, version, path, containment, detail },
+        engine,
       });
     } catch (err) {
       this.logger.debug({ err }, 'The worker could not announce itself.');

@@ -1,6 +1,7 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import type { ServerConfig } from '../platform/config/config.js';
 import { SessionsController } from './sessions.controller.js';
+import { SessionsEvents } from './sessions.events.js';
 import { SessionsRepository } from './sessions.repository.js';
 import { SessionsService } from './sessions.service.js';
 import { SessionWorkspaces } from './session-workspaces.js';
@@ -14,13 +15,14 @@ export class SessionsModule {
       module: SessionsModule,
       controllers: servesApi ? [SessionsController] : [],
       providers: [
+        SessionsEvents,
         SessionsRepository,
         SessionsService,
         SessionWorkspaces,
         TranscriptsRepository,
         TranscriptsService,
       ],
-      exports: [SessionsService, TranscriptsService],
+      exports: [SessionsEvents, SessionsService, TranscriptsService],
     };
   }
 }
