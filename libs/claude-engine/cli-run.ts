@@ -14,6 +14,7 @@ import { within } from './launch-end.js';
 import { type CliSettings, LaunchedCli, type Occupant } from './launched-cli.js';
 import { type LaunchRequest, launchRequestOf } from './launch-request.js';
 import { NO_USAGE } from './open-message.js';
+import { type Question } from './prompt-input.js';
 import { RunAbort, type RunAbortKind } from './run-abort.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { type KeptAnswer } from './standing.js';
@@ -53,6 +54,7 @@ export class CliRun implements Occupant {
   private result: Ending | null = null;
   private hasEnded = false;
   private hasSpoken = false;
+  private askedAt: number | null = null;
   private permission: Promise<void> | null = null;
   private performance: Promise<void> | null = null;
 
@@ -153,7 +155,7 @@ export class CliRun implements Occupant {
     if (this.stopEarly()) return cli.launch.end();
     cli.enter(this, conversation);
     const question = conversation.question();
-    if (question) void this.mayAsk().then(() => this.stopCause ?? cli.ask(question));
+    if (question) void this.mayAsk().then(() => this.stopCause ?? this.ask(cli, question));
     await this.converse(cli, () => this.supply.keep(cli, { ...this.context, request, conversation }));
   }
 
@@ -259,13 +261,26 @@ export class CliRun implements Occupant {
     const events = this.parser.parse(line);
     this.watchdog?.saw(events);
     for (const event of events) {
-      this.hasSpoken ||= WORDS.has(event.type);
+      if (!this.hasSpoken && WORDS.has(event.type)) this.hearFirstWord();
       if (event.type === 'ended') this.seeResult(event.ending);
       // The CLI would go on trying for minutes with a key that was refused.
       else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
         this.stop('refused');
       else this.events.push(event);
     }
+  }
+
+  private ask(cli: LaunchedCli, question: Question): void {
+    this.askedAt = now();
+    cli.ask(question);
+  }
+
+  private hearFirstWord(): void {
+    this.hasSpoken = true;
+    const { askedAt, current } = this;
+    if (askedAt === null || !current) return;
+    const { id: launchId } = current.launch;
+    this.settings.onNotice({ kind: 'first_word', launchId, askedAt, spokeAt: now() });
   }
 
   private async interrupt(cli: LaunchedCli): Promise<void> {
@@ -334,6 +349,8 @@ export class CliRun implements Occupant {
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
 }
+
+const now = () => performance.timeOrigin + performance.now();
 
 /** Of a run that found its prompt answered: it has asked nobody. */
 function endingOfKept({ result: whole, stopReason, numTurns, model }: KeptAnswer): Ending {

@@ -8,6 +8,8 @@ export type EngineNotice =
   | { kind: 'no_sandbox'; reason: string }
   /** What a launch has asked of the Messages API. */
   | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
+  /** A CLI was asked, and the model's first word came from it. In milliseconds since 1970, with fractions. */
+  | { kind: 'first_word'; launchId: string; askedAt: number; spokeAt: number }
   /** The CLI ended without a result, and nobody had told it to. */
   | {
       kind: 'cli_died';

@@ -1,7 +1,10 @@
 import { Logger, type Provider } from '@nestjs/common';
-import { CliEngine } from '../../libs/claude-engine/index.js';
+import { CliEngine, type EngineNotice } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { DemoApi } from './demo-api.js';
+
+/** What every run says. */
+const ROUTINE: ReadonlySet<EngineNotice['kind']> = new Set(['launched', 'launch_traffic', 'first_word']);
 
 const MIB = 1024 * 1024;
 
@@ -42,7 +45,7 @@ export const engineProvider: Provider = {
       },
       guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
-        if (kind === 'launched' || kind === 'launch_traffic') logger.debug({ ...fields }, kind);
+        if (ROUTINE.has(kind)) logger.debug({ ...fields }, kind);
         else logger.warn({ ...fields }, kind);
       },
     }),
