@@ -96,9 +96,8 @@ const DEATH_BY_GUARD_MS = 5_000;
   });
 
   it('are no more used where the session has gone on at another worker', async () => {
-    const api = await spawn({ ROLE: 'api' });
-    const client = api.client();
-    const worker = await spawn({ ROLE: 'worker', WORKER_CONCURRENCY: '1' });
+    const worker = await spawn({ WORKER_CONCURRENCY: '1' });
+    const client = worker.client();
     const { sessionId } = await say(client, 'one\n[[text One]]');
     const [kept] = await cliProcessesOf(worker.dataDirectory);
     expect(kept).toBeDefined();
