@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type EngineRequest, RunAbort, type SupplyOptions } from './index.js';
+import { type EngineRequest, RunAbort, type RunContext, Steering, type SupplyOptions } from './index.js';
 import { isAlive, identifyProcess } from './process-table.js';
 import { bash, type BenchRun, EngineBench, eventually, NO_SANDBOX, SANDBOX } from './test-support.js';
 import { KeptInMemory } from './transcript-in-memory.js';
@@ -34,13 +34,13 @@ class Session {
   readonly transcript = new KeptInMemory();
   constructor(readonly key = `s-${randomUUID()}`) {}
 
-  begin(prompt: string, request: Partial<EngineRequest> = {}): BenchRun {
+  begin(prompt: string, request: Partial<EngineRequest> = {}, context: Partial<RunContext> = {}): BenchRun {
     const { key, transcript } = this;
-    return bench.begin({ prompt, promptId: randomUUID(), ...request }, key, { transcript });
+    return bench.begin({ prompt, promptId: randomUUID(), ...request }, key, { transcript, ...context });
   }
 
-  async end(prompt: string, request: Partial<EngineRequest> = {}) {
-    const run = this.begin(prompt, request);
+  async end(prompt: string, ...more: [Partial<EngineRequest>?, Partial<RunContext>?]) {
+    const run = this.begin(prompt, ...more);
     return { ending: await run.ending(), run, left: await run.iterator.next() };
   }
 }
@@ -144,7 +144,7 @@ const isLinux = process.platform === 'linux';
     const refused = bench.begin({ prompt: '[[text no]]' }, 'no', {
       mayAsk: () => Promise.reject(new Error()),
     });
-    expect((await refused.ending()).kind).toBe('cancelled');
+    expect(await refused.ending()).toMatchObject({ kind: 'failed', error: { code: 'internal' } });
     await refused.iterator.next();
     expect(turns()).toEqual([]);
     expect(identifyProcess(pid ?? 0)).toBeNull();
@@ -262,8 +262,51 @@ describe('a session that keeps its CLI', () => {
       transcript: session.transcript,
       mayAsk: () => Promise.reject(new Error('no')),
     });
-    expect((await run.ending()).kind).toBe('cancelled');
+    expect(await run.ending()).toMatchObject({ kind: 'failed', error: { code: 'internal' } });
     expect(turns()).toHaveLength(1);
     await bench.allGone();
+  });
+
+  it('can be steered, and then has told all of it', async () => {
+    await open({ sessionIdleMs: 60_000 });
+    const session = new Session();
+    await session.end('[[usage in=1000 out=100]]\n[[text One]]');
+    const steering = new Steering();
+    const run = session.begin('[[deltas 5 50]]\n[[usage in=10 out=1]]', {}, { steering });
+    await run.until('text');
+    steering.say({ id: randomUUID(), text: '[[text And that.]]\n[[usage in=100 out=2]]' });
+    expect(await run.ending()).toMatchObject({
+      ...{ kind: 'completed', result: 'And that.', numTurns: 2 },
+      usage: { inputTokens: 110, outputTokens: 3 },
+    });
+    expect(launched()).toBe(1);
+    await bench.allGone();
+    await session.end('[[text Three]]', {}, { steering: new Steering() });
+    expect(launched()).toBe(2);
+    expect(figures().keptSessions).toMatchObject({ count: 1, hits: 1, misses: 1 });
+  });
+
+  it('asks nobody for permission but the run that it is about', async () => {
+    await open({ sessionIdleMs: 60_000 }, NO_SANDBOX);
+    const session = new Session();
+    const asked: string[] = [];
+    const write = (file: string) => `[[tool Write ${JSON.stringify({ file_path: file, content: 'x' })}]]`;
+    const end = (file: string) =>
+      session.end(
+        write(file),
+        { permissionMode: 'ask' },
+        {
+          askPermission: ({ input }) => {
+            asked.push(`${file} ${String(input.content)}`);
+            return Promise.resolve({ decision: 'allow' });
+          },
+        },
+      );
+    await end('a.txt');
+    await end('b.txt');
+    expect(asked).toEqual(['a.txt x', 'b.txt x']);
+    await session.end(write('c.txt'));
+    expect((await readdir(bench.workspace(session.key))).toSorted()).toEqual(['a.txt', 'b.txt']);
+    expect(figures().keptSessions).toMatchObject({ count: 1, hits: 0 });
   });
 });
