@@ -102,21 +102,29 @@ const DEATH_BY_GUARD_MS = 5_000;
   it('are no more used where the session has gone on at another worker', async () => {
     const worker = await spawn({ WORKER_CONCURRENCY: '1' });
     const client = worker.client();
-    const { sessionId } = await say(client, 'one\n[[text One]]');
+    const one = await say(client, 'one\n[[text One]]');
+    const { sessionId } = one;
     const [kept] = await cliProcessesOf(worker.dataDirectory);
     expect(kept).toBeDefined();
     const busy = await client.submit({ prompt: '[[hang]]' });
     await messages.waitForRequest(({ prompt }) => prompt === '[[hang]]');
 
     const another = await spawn({ ROLE: 'worker', WORKER_CONCURRENCY: '1' });
-    await say(client, 'two\n[[text Two]]', { sessionId });
+    const two = await say(client, 'two\n[[text Two]]', { sessionId });
     expect(await cliProcessesOf(worker.dataDirectory)).toContain(kept);
     await another.terminate();
     await client.cancel(busy.id);
     await client.untilEnded(busy.id);
 
-    expect(await say(client, 'three\n[[text Three]]', { sessionId })).toMatchObject({ result: 'Three' });
+    const three = await say(client, 'three\n[[text Three]]', { sessionId });
+    expect(three).toMatchObject({ result: 'Three' });
     expect(shown()).toMatch(/One.*two.*Two.*three/s);
     expect(await cliProcessesOf(worker.dataDirectory)).not.toContain(kept);
+
+    // Nor where all that was said in it has been deleted.
+    for (const { id } of [one, two, three])
+      expect((await client.request('DELETE', `/api/v1/claude/processes/${id}/content`)).status).toBe(200);
+    expect(await say(client, 'four\n[[text Four]]', { sessionId })).toMatchObject({ result: 'Four' });
+    expect(shown()).not.toMatch(/text (One|Two|Three)/);
   });
 });

@@ -3,7 +3,7 @@ import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type EngineRequest, RunAbort, type RunContext, Steering, type SupplyOptions } from './index.js';
 import { isAlive, identifyProcess } from './process-table.js';
-import { bash, type BenchRun, EngineBench, eventually, NO_SANDBOX, SANDBOX } from './test-support.js';
+import { type BenchRun, EngineBench, eventually, NO_SANDBOX, SANDBOX } from './test-support.js';
 import { KeptInMemory } from './transcript-in-memory.js';
 
 let bench: EngineBench;
@@ -249,7 +249,8 @@ describe('a session that keeps its CLI', () => {
     await cancelled.ending();
     await bench.allGone();
     if (!isLinux) return;
-    await session.end(bash('setsid sleep 300 >/dev/null 2>&1 &'), { allowedTools: ['Bash'] });
+    const background = JSON.stringify({ command: 'sleep 300', run_in_background: true });
+    await session.end(`[[tool Bash ${background}]]\n[[text Done]]`, { allowedTools: ['Bash'] });
     await bench.allGone();
     expect(figures().keptSessions).toMatchObject({ count: 0, hits: 0 });
   });

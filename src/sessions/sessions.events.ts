@@ -14,7 +14,7 @@ export class SessionsEvents {
     @Inject(REDIS_SUBSCRIBER) private readonly subscriber: Redis,
   ) {}
 
-  /** A session is no more; this was the key of its workspace. */
+  /** A session is no more, or something that was said in it; this is the key of its workspace. */
   tellRemoved(workspaceKey: string): void {
     this.redis.publish(REMOVED, workspaceKey).catch((err: unknown) => this.logger.debug({ err }));
   }
