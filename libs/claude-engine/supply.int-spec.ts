@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type EngineRequest, RunAbort, type RunContext, Steering, type SupplyOptions } from './index.js';
+import { familyOf } from './process-memory.js';
 import { isAlive, identifyProcess } from './process-table.js';
-import { type BenchRun, EngineBench, eventually, NO_SANDBOX, SANDBOX } from './test-support.js';
+import { bash, type BenchRun, EngineBench, eventually, NO_SANDBOX, SANDBOX } from './test-support.js';
 import { KeptInMemory } from './transcript-in-memory.js';
 
 let bench: EngineBench;
@@ -13,6 +15,8 @@ async function open(supply: SupplyOptions, sandbox = SANDBOX): Promise<void> {
   bench = await EngineBench.open({ supply: { slots: 4, ...supply }, sandbox });
 }
 
+const isSleeping = (pid: number) =>
+  existsSync(`/proc/${pid}/cmdline`) && readFileSync(`/proc/${pid}/cmdline`, 'latin1').startsWith('sleep');
 const launched = () => bench.notices.filter(({ kind }) => kind === 'launched').length;
 const figures = () => bench.engine.supplyFigures;
 const sparesAre = (count: number) => eventually(() => figures().spares.count === count);
@@ -238,7 +242,7 @@ describe('a session that keeps its CLI', () => {
     expect(await readdir(join(bench.directory, 'launches'))).toEqual([]);
   });
 
-  it('does not keep one that failed, that was cancelled, or beside which something still runs', async () => {
+  it('does not keep one that failed or was cancelled, nor what a tool has left behind', async () => {
     await open({ sessionIdleMs: 60_000 });
     const session = new Session();
     await session.end('[[status 400]]');
@@ -249,10 +253,10 @@ describe('a session that keeps its CLI', () => {
     await cancelled.ending();
     await bench.allGone();
     if (!isLinux) return;
-    const background = JSON.stringify({ command: 'sleep 300', run_in_background: true });
-    await session.end(`[[tool Bash ${background}]]\n[[text Done]]`, { allowedTools: ['Bash'] });
-    await bench.allGone();
-    expect(figures().keptSessions).toMatchObject({ count: 0, hits: 0 });
+    // What a tool has left behind is gone, whether the CLI has stayed without it or went along.
+    await session.end(bash('setsid sleep 300 >/dev/null 2>&1 &'), { allowedTools: ['Bash'] });
+    await eventually(() => bench.pids().every((pid) => !familyOf(pid).some(isSleeping)));
+    expect(figures().keptSessions.hits).toBe(0);
   });
 
   it('asks the model nothing until it is asked itself', async () => {
