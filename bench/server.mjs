@@ -1,40 +1,98 @@
+import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startEmbeddedPostgres, startEmbeddedRedis } from '../dist/libs/embedded-services/index.js';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  findBubblewrap,
+  startEmbeddedPostgres,
+  startEmbeddedRedis,
+} from '../dist/libs/embedded-services/index.js';
 import { startMessagesApi, textAnswer } from '../dist/libs/messages-api/index.js';
-import { readConfig, requireStores } from '../dist/src/platform/config/config.js';
-import { startServer } from '../dist/src/server.js';
 
 const ANSWER = ['The ', 'answer ', 'comes ', 'at ', 'once.'];
+const PATIENCE_MS = 60_000;
 
-/** A whole server on stores of its own, durable as they are by default, with a Messages API that answers at once. */
+/**
+ * A whole server, a process of its own, on stores of its own, durable as they are by default, with a Messages API that answers
+ * at once. The sandbox is on.
+ */
 export async function withServer(use) {
   const directory = mkdtempSync(join(tmpdir(), 'claude-runner-bench-'));
-  const redisCache = new URL('../.cache/distribution', import.meta.url).pathname;
+  const cacheDirectory = new URL('../.cache/distribution', import.meta.url).pathname;
+  const searchPath = process.env.PATH;
   const messages = await startMessagesApi({ script: () => textAnswer(ANSWER) });
   const postgres = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
-  const redis = await startEmbeddedRedis({ directory: join(directory, 'redis'), cacheDirectory: redisCache });
-  const config = requireStores(
-    readConfig({
+  const redis = await startEmbeddedRedis({ directory: join(directory, 'redis'), cacheDirectory });
+  const bwrapPath = await findBubblewrap({ cacheDirectory, searchPath });
+  const server = spawn(process.execPath, ['dist/src/main.js'], {
+    env: {
+      PATH: process.env.PATH,
       PORT: '0',
-      LOG_LEVEL: 'warn',
+      LOG_LEVEL: 'debug',
       DATA_DIR: directory,
       DATABASE_URL: postgres.url,
       REDIS_URL: redis.url,
       ANTHROPIC_API_KEY: 'sk-ant-bench',
       ANTHROPIC_BASE_URL: messages.url,
-    }),
-  );
-  const server = await startServer(config);
+      CLAUDE_SANDBOX: process.platform === 'linux' ? 'required' : 'off',
+      ...(bwrapPath ? { CLAUDE_BWRAP_PATH: bwrapPath } : {}),
+      WORKER_CONCURRENCY: '4',
+      SHUTDOWN_GRACE_MS: '1000',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const exited = new Promise((resolve) => server.once('exit', resolve));
+  const log = new ServerLog(server.stdout);
   try {
+    const url = await Promise.race([
+      log.url,
+      exited.then(() => Promise.reject(new Error(`The server ended:\n${log.lines.join('\n')}`))),
+    ]);
     const key = readFileSync(join(directory, 'api-key'), 'utf8').trim();
-    await use({ url: server.url, key, messagesUrl: messages.url });
+    await use({ url, key, messagesUrl: messages.url, pid: server.pid, directory, log });
   } finally {
-    await server.close();
+    server.kill('SIGTERM');
+    await exited;
     await redis.stop();
     await postgres.stop();
     await messages.close();
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** What the server says of itself. */
+class ServerLog {
+  lines = [];
+  #firstWords = [];
+  #wake = () => undefined;
+
+  constructor(stdout) {
+    this.url = new Promise((resolve) => {
+      createInterface({ input: stdout }).on('line', (line) => {
+        if (this.lines.length < 100) this.lines.push(line);
+        const listening = /listens on (http:\S+?)(?:[,"\s]|$)/.exec(line);
+        if (listening) resolve(listening[1]);
+        if (!line.includes('first_word')) return;
+        const { askedAt, spokeAt } = JSON.parse(line);
+        this.#firstWords.push({ askedAt, spokeAt });
+        this.#wake();
+      });
+    });
+  }
+
+  /** When the CLI of the next run was asked, and when it spoke: milliseconds since 1970. One run at a time. */
+  async nextFirstWord() {
+    if (this.#firstWords.length === 0) {
+      const told = new Promise((resolve) => (this.#wake = resolve));
+      await Promise.race([told, sleep(PATIENCE_MS, null, { ref: false })]);
+      if (this.#firstWords.length === 0) throw new Error('The server has not told of a first word.');
+    }
+    return this.#firstWords.shift();
+  }
+
+  forgetFirstWords() {
+    this.#firstWords = [];
   }
 }

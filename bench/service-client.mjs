@@ -1,19 +1,11 @@
 /**
  * `POST /execute` with `Accept: text/event-stream`, read to its end.
- * @returns milliseconds from the request to the first text and to the result, and the service's own share of them: from
- *   the submit to the event that says that the CLI is up is the CLI's start, which the bare CLI pays as well
+ * @returns milliseconds from the request to the first text and to the result; when both came, in milliseconds since 1970; the
+ *   session that it ran in
  */
-export async function throughService(url, key) {
+export async function throughService({ url, key }, sessionId) {
   const start = performance.now();
-  const response = await fetch(`${url}/api/v1/claude/execute`, {
-    method: 'POST',
-    headers: {
-      Authorization: `Bearer ${key}`,
-      Accept: 'text/event-stream',
-      'Content-Type': 'application/json',
-    },
-    body: JSON.stringify({ prompt: 'What is the answer?' }),
-  });
+  const response = await execute({ url, key }, sessionId, 'text/event-stream');
   const decoder = new TextDecoder();
   let buffer = '';
   let firstTextMs;
@@ -24,5 +16,37 @@ export async function throughService(url, key) {
     if (buffer.includes('\nevent: completed\n')) resultMs ??= performance.now() - start;
   }
   if (resultMs === undefined) throw new Error(`The run did not complete:\n${buffer}`);
-  return { firstTextMs, resultMs };
+  const sentAt = performance.timeOrigin + start;
+  return {
+    firstTextMs,
+    resultMs,
+    sentAt,
+    heardAt: sentAt + firstTextMs,
+    sessionId: await sessionOf({ url, key }, buffer),
+  };
+}
+
+async function sessionOf({ url, key }, eventStream) {
+  const id = /"processId":"([^"]+)"/.exec(eventStream)?.[1];
+  const response = await fetch(`${url}/api/v1/claude/processes/${id}`, {
+    headers: { Authorization: `Bearer ${key}` },
+  });
+  return (await response.json()).sessionId;
+}
+
+/** Waits for the answer, as a script would. @returns the session that it ran in */
+export async function waitForAnswer({ url, key }, sessionId) {
+  const { status, sessionId: session } = await (
+    await execute({ url, key }, sessionId, 'application/json')
+  ).json();
+  if (status !== 'completed') throw new Error(`The run did not complete: ${status}.`);
+  return session;
+}
+
+function execute({ url, key }, sessionId, accept) {
+  return fetch(`${url}/api/v1/claude/execute`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${key}`, Accept: accept, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ prompt: 'What is the answer?', sessionId }),
+  });
 }

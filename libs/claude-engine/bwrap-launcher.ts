@@ -67,6 +67,7 @@ export class BwrapLauncher implements Launcher {
   readonly containment: Containment;
   readonly tools = SUPPORTED_TOOLS;
   readonly usesSocket = true;
+  readonly canMoveWorkspaces = true;
 
   constructor(private readonly options: BwrapOptions) {
     this.containment = options.network === 'host' ? 'bwrap-host-network' : 'bwrap';

@@ -70,6 +70,20 @@ export interface RunContext {
   transcript?: Transcript;
 }
 
+/** CLIs that wait for what they are asked. Counts since the engine was made. */
+export interface SupplyFigures {
+  /** How many are ready. */
+  count: number;
+  /** Runs that found one. */
+  hits: number;
+  /** Runs that one would have served, had there been one. */
+  misses: number;
+  /** How many gave way to a run. */
+  evictions: number;
+  /** How long the oldest has waited; null where there is none. */
+  oldestMs: number | null;
+}
+
 /** Whether an engine can run now, and what it is. Paths are for operators only. */
 export interface EngineHealth {
   isAvailable: boolean;
@@ -85,6 +99,10 @@ export interface EngineHealth {
   tools: readonly string[];
   /** Why it is not available, for the operator. */
   detail: string | null;
+  /** Started ahead, for whoever comes first. */
+  spares: SupplyFigures;
+  /** Each stays with its session for a while. */
+  keptSessions: SupplyFigures;
 }
 
 export interface ClaudeEngine {
@@ -103,6 +121,8 @@ export interface ClaudeEngine {
   enter(signal: AbortSignal): Promise<(() => void) | null>;
   /** The workspaces that runs have left on this machine. */
   listWorkspaces(): Promise<KeptWorkspace[]>;
+  /** Ends the CLI that waits for the next run of this workspace, where one does. */
+  forgetWorkspace(key: string): Promise<void>;
   /** Removes a workspace that no run works in. */
   removeWorkspace(key: string): Promise<void>;
   /** Tells that whoever runs the engine is well. Only an engine with a guard listens. */

@@ -12,6 +12,7 @@ import { CliRun, type RunSettings } from './cli-run.js';
 import { assertPlainName, EngineFolders, type KeptWorkspace } from './engine-folders.js';
 import { type EngineEvent } from './engine-event.js';
 import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { CliSupply, type SupplyOptions } from './cli-supply.js';
 import { Guard, type GuardOptions } from './guard.js';
 import { type Ladder } from './launch.js';
 import { OUTPUT_LIMITS, type OutputLimits } from './output-gate.js';
@@ -48,6 +49,8 @@ export interface CliEngineOptions {
   guard?: GuardOptions;
   /** What one run's CLI may say; OUTPUT_LIMITS unless told. */
   outputLimits?: Partial<OutputLimits>;
+  /** CLIs that need not be started when a run begins. None unless told. */
+  supply?: SupplyOptions;
   /** Told what the operator may want to know. Must not throw. */
   onNotice?: (notice: EngineNotice) => void;
 }
@@ -59,11 +62,20 @@ const LADDER: Ladder = { interruptMs: 2000, termMs: 2000 };
 export class CliEngine implements ClaudeEngine {
   private readonly settings: RunSettings;
   private readonly runs = new Set<CliRun>();
+  private readonly supply: CliSupply;
   private readonly reaping: Promise<unknown>;
   private isClosed = false;
 
-  private constructor(settings: RunSettings) {
+  private constructor(settings: RunSettings, supply: SupplyOptions) {
     this.settings = settings;
+    this.supply = new CliSupply(
+      settings,
+      {
+        clis: () => [...this.runs].flatMap(({ cli }) => cli ?? []),
+        isAnyoneWaiting: () => [...this.runs].some(({ isWaiting }) => isWaiting),
+      },
+      supply,
+    );
     this.reaping = this.reapOrphans().catch((error: unknown) => {
       this.settings.onNotice({ kind: 'cleanup_failed', launchId: null, reason: String(error) });
     });
@@ -78,7 +90,7 @@ export class CliEngine implements ClaudeEngine {
     const { onNotice = () => undefined, cliPath = bundledCliPath() } = options;
     const folders = new EngineFolders(directory);
     const launcher = await chooseLauncher(sandbox, { cliPath, onNotice });
-    return new CliEngine({
+    const settings = {
       cliPath,
       folders,
       launcher,
@@ -93,12 +105,13 @@ export class CliEngine implements ClaudeEngine {
       ladder: { ...LADDER, ...options.ladder },
       guard: guard ? new Guard({ ...guard, launches: folders.launches, onNotice }) : null,
       onNotice,
-    });
+    };
+    return new CliEngine(settings, options.supply ?? {});
   }
 
   run(request: EngineRequest, context: RunContext): AsyncIterableIterator<EngineEvent> {
     assertPlainName(context.workspaceKey);
-    const run = new CliRun(request, context, this.settings);
+    const run = new CliRun(request, context, this.settings, this.supply);
     const iterator: AsyncIterableIterator<EngineEvent> = {
       next: async () => {
         this.start(run);
@@ -119,9 +132,15 @@ export class CliEngine implements ClaudeEngine {
     return iterator;
   }
 
-  /** Launches whose CLI or folder is not gone yet, those that have answered and are leaving included. */
+  /** Launches whose CLI or folder is not gone yet, spares and those that have answered and are leaving included. */
   liveLaunches(): LiveLaunch[] {
-    return [...this.runs].map((run) => run.live()).filter((launch) => launch !== null);
+    const running = [...this.runs].map((run) => run.live()).filter((launch) => launch !== null);
+    return [...running, ...this.supply.live()];
+  }
+
+  /** What probe() tells of them, at once. */
+  get supplyFigures(): Pick<EngineHealth, 'spares' | 'keptSessions'> {
+    return this.supply.figures;
   }
 
   /**
@@ -149,6 +168,7 @@ export class CliEngine implements ClaudeEngine {
       tools,
       hasFallback: false,
       breaker: this.settings.upstream.breaker.state,
+      ...this.supplyFigures,
     };
   }
 
@@ -160,8 +180,13 @@ export class CliEngine implements ClaudeEngine {
     return this.settings.folders.listWorkspaces();
   }
 
-  removeWorkspace(key: string): Promise<void> {
-    return this.settings.folders.removeWorkspace(key);
+  forgetWorkspace(key: string): Promise<void> {
+    return this.supply.forget(key);
+  }
+
+  async removeWorkspace(key: string): Promise<void> {
+    await this.supply.forget(key);
+    await this.settings.folders.removeWorkspace(key);
   }
 
   heartbeat(): void {
@@ -171,7 +196,7 @@ export class CliEngine implements ClaudeEngine {
   async close(): Promise<void> {
     this.isClosed = true;
     for (const run of this.runs) run.stop('shutdown');
-    await Promise.all([this.reaping, ...[...this.runs].map((run) => run.settled)]);
+    await Promise.all([this.reaping, this.supply.close(), ...[...this.runs].map((run) => run.settled)]);
     this.settings.upstream.close();
     await this.settings.guard?.close();
   }
@@ -181,6 +206,9 @@ export class CliEngine implements ClaudeEngine {
     this.runs.add(run);
     if (this.isClosed) run.stop('shutdown');
     run.start();
-    void run.settled.finally(() => this.runs.delete(run));
+    void run.settled.finally(() => {
+      this.runs.delete(run);
+      this.supply.tend();
+    });
   }
 }

@@ -1,13 +1,10 @@
-import { type CanUseTool, type Query, query } from '@anthropic-ai/claude-agent-sdk';
-import { randomUUID } from 'node:crypto';
+import { type CanUseTool, type SDKMessage } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
-import { cliEnvironment } from './cli-environment.js';
-import { cliOptions } from './cli-options.js';
 import { isExecutable } from './cli-path.js';
 import { type CliProbe } from './cli-probe.js';
+import { type CliSupply } from './cli-supply.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
-import { type EngineFolders } from './engine-folders.js';
 import {
   type Ending,
   type EngineErrorCode,
@@ -16,19 +13,18 @@ import {
   type PartialOutcome,
   type Usage,
 } from './engine-event.js';
-import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { type LiveLaunch } from './engine-notice.js';
 import { EventQueue } from './event-queue.js';
 import { engineError } from './failure.js';
 import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
-import { type Ladder, Launch } from './launch.js';
-import { type Launcher } from './launcher.js';
+import { type CliSettings, LaunchedCli, type Occupant } from './launched-cli.js';
+import { type LaunchRequest, launchRequestOf } from './launch-request.js';
 import { higherUsage, NO_USAGE } from './open-message.js';
-import { heldTo, schemaForModel } from './output-schema.js';
-import { OutputGate, type OutputLimits } from './output-gate.js';
+import { heldTo } from './output-schema.js';
 import { refusalOf } from './path-containment.js';
 import { permissionCallback } from './permission-question.js';
-import { PromptInput } from './prompt-input.js';
+import { type Question } from './prompt-input.js';
 import { interruptedEnding } from './result-ending.js';
 import { RunAbort } from './run-abort.js';
 import { RunDeadline } from './run-deadline.js';
@@ -38,26 +34,17 @@ import { Steering } from './steering.js';
 import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
 import { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
-import { type Upstream } from './upstream.js';
 
 /** What the runs of one engine have in common. */
-export interface RunSettings {
+export interface RunSettings extends CliSettings {
   /** Null: there is no CLI for this platform. */
   cliPath: string | null;
-  folders: EngineFolders;
-  launcher: Launcher;
   /** What is offered. */
   tools: readonly SupportedTool[];
-  upstream: Upstream;
-  models: readonly string[] | undefined;
-  apiMaxRetries: number | undefined;
   defaultModel: string | undefined;
   stallMs: number;
   probe: CliProbe;
-  ladder: Ladder;
   guard: Guard | null;
-  outputLimits: OutputLimits;
-  onNotice: (notice: EngineNotice) => void;
 }
 
 /** Nobody hears what the CLI would say to the end. */
@@ -66,12 +53,23 @@ const HARSH_CAUSES: ReadonlySet<StopCause> = new Set(['abandoned', 'fenced', 'fl
 const EXIT_GRACE_MS = 3000;
 /** Lines that were on their way when the CLI exited may take this long to arrive. */
 const DRAIN_MS = 1000;
+/** Events by which the model has begun to answer. */
+const WORDS: ReadonlySet<EngineEvent['type']> = new Set(['text', 'thinking', 'tool_use', 'message']);
+
+/** What there is to ask, and of whom. */
+interface Task {
+  conversation: Conversation;
+  request: LaunchRequest;
+  /** Of a CLI that can be started; null where there is one already. */
+  cliPath: string | null;
+  /** Null where the CLI goes on by itself, or is told what there is to answer. */
+  question: Question | null;
+}
 
 /** One request on its way through one CLI. Its events end with `ended`; `settled` resolves when nothing of it is left. */
-export class CliRun {
+export class CliRun implements Occupant {
   readonly events = new EventQueue<EngineEvent>();
   private readonly parser = new StreamParser();
-  private readonly input = new PromptInput();
   private readonly steering: Steering;
   /** Its turn is to be stopped as soon as there is one. */
   private isTurnUnwanted = false;
@@ -80,30 +78,24 @@ export class CliRun {
   private stopCause: StopCause | null = null;
   private watchdog: StallWatchdog | null = null;
   private deadline: RunDeadline | null = null;
-  private launch: Launch | null = null;
+  private current: LaunchedCli | null = null;
   private conversation: Conversation | null = null;
   private result: Ending | null = null;
   private hasEnded = false;
+  private hasSpoken = false;
+  private askedAt: number | null = null;
   private eventCount = 0;
-  private breakage: string | null = null;
+  private releaseHeldUp: (() => void) | undefined;
+  private permission: Promise<void> | null = null;
   private performance: Promise<void> | null = null;
-  private readonly gate: OutputGate;
 
   constructor(
     private readonly request: EngineRequest,
     private readonly context: RunContext,
     private readonly settings: RunSettings,
+    private readonly supply: CliSupply,
   ) {
     this.steering = context.steering ?? new Steering();
-    let release: (() => void) | undefined;
-    this.gate = new OutputGate(this.events, {
-      limits: settings.outputLimits,
-      onOverflow: () => this.stop('flooded'),
-      onHold: (isHeld) => {
-        release?.();
-        release = isHeld ? this.watchdog?.hold() : undefined;
-      },
-    });
   }
 
   get isStarted(): boolean {
@@ -113,6 +105,16 @@ export class CliRun {
   /** Whether the ending is known, and on its way to the reader. */
   get isOver(): boolean {
     return this.hasEnded;
+  }
+
+  /** Whether it waits for its CLI, or for the model's first word. */
+  get isWaiting(): boolean {
+    return this.isStarted && !this.hasSpoken && !this.hasEnded;
+  }
+
+  /** Its CLI, while it has one. */
+  get cli(): LaunchedCli | null {
+    return this.current;
   }
 
   get settled(): Promise<void> {
@@ -125,15 +127,16 @@ export class CliRun {
 
   /** Ends the run; the first cause counts. After the result it only makes the CLI leave at once. */
   stop(cause: StopCause): void {
-    if (cause === 'fenced') this.launch?.kill();
-    this.input.silence();
+    if (cause === 'fenced') this.current?.launch.kill();
+    this.current?.silence();
     this.stopCause ??= cause;
     this.stopped.resolve(this.stopCause);
   }
 
   live(): LiveLaunch | null {
-    if (!this.launch) return null;
-    return { launchId: this.launch.id, pid: this.launch.pid, workspaceKey: this.context.workspaceKey };
+    if (!this.current) return null;
+    const { id: launchId, pid } = this.current.launch;
+    return { launchId, pid, workspaceKey: this.context.workspaceKey };
   }
 
   private async perform(): Promise<void> {
@@ -149,96 +152,111 @@ export class CliRun {
       await this.launchAndSee();
     } catch (error) {
       this.tellFailure(error);
-      this.finish({ ...this.failed('engine_unavailable'), isUnstarted: !this.launch?.hasAsked });
+      this.finish({ ...this.failed('engine_unavailable'), isUnstarted: !this.current?.hasAsked });
     } finally {
       this.deadline.stop();
       signal.removeEventListener('abort', onAbort);
       kill?.removeEventListener('abort', onKill);
       this.watchdog?.stop();
-      await this.launch?.remove();
-      this.launch = null;
+      await this.current?.remove();
+      this.current = null;
     }
   }
 
   private async launchAndSee(): Promise<void> {
-    const { cliPath, folders, launcher } = this.settings;
     if (this.stopEarly() || this.refuse()) return;
+    const { workspaceKey, transcript } = this.context;
+    const request = launchRequestOf(this.request, this.settings, {
+      isSteered: this.steering.isUsed,
+      canUseTool: (workspace) => this.canUseTool(workspace),
+    });
+    // Nothing is lost by asking at once where it is likely that nothing has to be started.
+    if (this.supply.hasKept(workspaceKey)) void this.mayAsk();
+    this.current = await this.supply.takeKept(request, this.context, this.request.promptId);
+    const cliPath = this.current ? this.settings.cliPath : await this.requireCli();
+    const conversation = this.current
+      ? Conversation.remembered(this.request, transcript)
+      : await Conversation.of(this.request, transcript);
+    for (const { id, text } of this.steering.takeKept(conversation.entries))
+      this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
+    const isSaidMore = this.steering.hasUnread;
+    const { standing } = conversation;
+    if (standing.kind === 'answered' && !isSaidMore && (await this.steering.isOver())) {
+      this.finish(endingOfKept(standing));
+      return;
+    }
+    this.conversation = conversation;
+    await this.answer({ conversation, request, cliPath, question: conversation.question(isSaidMore) });
+  }
+
+  /** Asks the CLI at hand, a spare, or one that is started for it. */
+  private async answer(task: Task): Promise<void> {
+    const { conversation, request, question } = task;
+    if (!this.current) this.supply.makeRoom();
+    if (!this.current && conversation.isFresh)
+      this.current = await this.supply.takeSpare(request, this.context);
+    const cli = this.current ?? (await this.launch(task));
+    if (!cli) return;
+    if (this.stopEarly()) return cli.launch.end();
+    cli.enter(this, conversation);
+    void this.mayAsk().then(() => this.stopCause ?? this.ask(cli, question));
+    await this.converse(cli, () => this.supply.keep(cli, { ...this.context, request, conversation }));
+  }
+
+  /** Starts a CLI for it. Null where the run has ended before. */
+  private async launch({ conversation, request, cliPath }: Task): Promise<LaunchedCli | null> {
+    if (!conversation.isFresh) this.supply.missKept();
+    const workspace = await this.settings.folders.makeWorkspace(this.context.workspaceKey);
+    const cli = await LaunchedCli.make(this.settings);
+    this.current = cli;
+    await conversation.writeTo(cli.folders.config);
+    await cli.prepare(workspace);
+    const mayAsk = this.mayAsk();
+    // A CLI that goes on by itself asks as soon as it is up.
+    if (conversation.standing.kind === 'cut_off') await Promise.race([mayAsk, this.stopped.promise]);
+    if (this.stopEarly()) return null;
+    await cli.start(cliPath ?? '', request, {
+      options: conversation.options(),
+      environment: conversation.environment(),
+    });
+    return cli;
+  }
+
+  /** @throws Error where there is no CLI that can be started */
+  private async requireCli(): Promise<string> {
+    const { cliPath, probe } = this.settings;
     if (cliPath === null || !(await isExecutable(cliPath))) {
       throw new Error(
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
       );
     }
-    await this.settings.probe.requireRecent(cliPath);
-    const kept = await Conversation.of(this.request, this.context.transcript);
-    for (const { id, text } of this.steering.takeKept(kept.entries))
-      this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
-    const isSaidMore = this.steering.hasUnread;
-    if (kept.standing.kind === 'answered' && !isSaidMore && (await this.steering.isOver())) {
-      this.finish(endingOfKept(kept.standing));
-      return;
-    }
-    this.conversation = kept;
-    const workspace = await folders.makeWorkspace(this.context.workspaceKey);
-    const id = randomUUID();
-    const launchFolders = await folders.makeLaunch(id);
-    const launch = new Launch({ ...this.settings, id, folders: launchFolders });
-    this.launch = launch;
-    await kept.writeTo(launchFolders.config);
-    const { site, token } = await launch.prepare(workspace);
-    const question = kept.question(isSaidMore);
-    const { outputSchema } = this.request;
-    const mayAsk = this.mayAsk();
-    // A CLI that goes on by itself asks as soon as it is up.
-    if (kept.standing.kind === 'cut_off') await Promise.race([mayAsk, this.stopped.promise]);
-    if (this.stopEarly()) return;
+    await probe.requireRecent(cliPath);
+    return cliPath;
+  }
 
-    const conversation = query({
-      prompt: this.input.messages(question, mayAsk),
-      options: {
-        ...kept.options(),
-        ...cliOptions(this.request, {
-          workspace: site.workspace,
-          containment: launcher.containment,
-          tools: this.settings.tools,
-          defaultModel: this.settings.defaultModel,
-          schema: outputSchema ? await schemaForModel(outputSchema) : null,
-          canUseTool: this.canUseTool(site.workspace),
-        }),
-        pathToClaudeCodeExecutable: cliPath,
-        env: {
-          ...cliEnvironment({
-            id,
-            configFolder: launchFolders.config,
-            site: site.environment,
-            token,
-            apiMaxRetries: this.settings.apiMaxRetries,
-          }),
-          ...kept.environment(),
-        },
-        spawnClaudeCodeProcess: (options) => this.gate.before(launch.spawn(site, options)),
-      },
-    });
-    this.steering.attach({
-      send: ({ id: uuid, text }) => this.input.add({ text, uuid }),
-      stopTurn: () => this.stopTurn(conversation),
-    });
-    try {
-      await this.converse(conversation, launch);
-    } finally {
-      this.input.close();
-      conversation.close();
+  private ask(cli: LaunchedCli, question: Question | null): void {
+    if (question) {
+      this.askedAt = now();
+      cli.ask(question);
     }
+    // A CLI that stays with its session is not this run's any more.
+    const isOurs = () => this.current === cli && !this.hasEnded;
+    this.steering.attach({
+      send: ({ id: uuid, text }) => isOurs() && cli.ask({ text, uuid }),
+      stopTurn: () => isOurs() && this.stopTurn(cli),
+    });
   }
 
   /** Resolves when the model may be asked; never, where the run ends before. */
   private mayAsk(): Promise<void> {
     const { mayAsk = () => Promise.resolve() } = this.context;
-    return mayAsk().catch(async (error: unknown) => {
+    this.permission ??= mayAsk().catch(async (error: unknown) => {
       // Whoever asked for an end by then has aborted the signal: that is the cause.
       if (this.stopCause === null) this.tellFailure(error);
       this.stop('barred');
       await new Promise(() => undefined);
     });
+    return this.permission;
   }
 
   /** Asks for what nothing allows, and stops the clocks meanwhile; undefined where nobody is to be asked. */
@@ -282,11 +300,14 @@ export class CliRun {
     return true;
   }
 
-  /** Waits for whichever comes first: the result, a reason to stop, or the end of the CLI. */
-  private async converse(conversation: Query, launch: Launch): Promise<void> {
+  /**
+   * Waits for whichever comes first: the result, a reason to stop, or the end of the CLI.
+   * @param keep has a CLI that has answered stay with its session, where it can
+   */
+  private async converse(cli: LaunchedCli, keep: () => boolean): Promise<void> {
+    const { launch } = cli;
     this.watchdog = new StallWatchdog(this.settings.stallMs, () => this.stop('stalled'));
-    const reading = this.read(conversation);
-    const silence = Promise.race([reading, launch.exited.then(() => within(DRAIN_MS, reading))]);
+    const silence = Promise.race([cli.ended, launch.exited.then(() => within(DRAIN_MS, cli.ended))]);
     const outcome = await Promise.race([
       this.resulted.promise.then((ending) => ({ kind: 'result', ending }) as const),
       this.stopped.promise.then((cause) => ({ kind: 'stop', cause }) as const),
@@ -296,50 +317,62 @@ export class CliRun {
     switch (outcome.kind) {
       case 'result':
         this.finish(outcome.ending);
-        this.input.close();
+        if (this.mayLeaveCli(outcome.ending) && keep()) {
+          this.current = null;
+          return;
+        }
+        cli.closeInput();
         await within(EXIT_GRACE_MS, Promise.race([launch.exited, this.stopped.promise]));
         return launch.end();
       case 'stop': {
         const { cause } = outcome;
         const isGentle = this.parser.hasStarted && !HARSH_CAUSES.has(cause);
-        await launch.end(isGentle ? () => this.interrupt(conversation) : undefined);
+        await launch.end(isGentle ? () => this.interrupt(cli) : undefined);
         this.finish(this.endingOf(cause));
         return;
       }
       case 'death':
-        launch.tellDeath(this.breakage);
+        launch.tellDeath(cli.breakage);
         this.finish(
           this.settings.guard?.hasStruck(launch.id)
             ? this.endingOf('fenced')
-            : { ...this.failed(this.orUnavailable('internal')), isUnstarted: !this.hasBegun(launch) },
+            : { ...this.failed(this.orUnavailable('internal')), isUnstarted: !this.hasBegun(cli) },
         );
         return launch.end();
     }
   }
 
-  /** Takes the CLI's lines until there are no more, or none can be read. */
-  private async read(conversation: Query): Promise<void> {
-    try {
-      for await (const line of conversation) {
-        this.conversation?.see(line);
-        const read = this.steering.see(line);
-        if (read && this.stopCause === null)
-          this.events.push({ type: 'user_message', messageId: read.id, text: read.text, isKept: false });
-        const events = this.parser.parse(line);
-        if (this.isTurnUnwanted) this.stopTurn(conversation);
-        this.watchdog?.saw(events);
-        for (const event of events) {
-          if (event.type === 'ended')
-            await this.seeResult(await heldTo(this.request.outputSchema, event.ending));
-          // The CLI would go on trying for minutes with a key that was refused.
-          else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
-            this.stop('refused');
-          else this.tell(event);
-        }
-      }
-    } catch (error) {
-      this.breakage = String(error);
+  /** Whether the next run of the session finds nothing in the CLI that it would not expect. */
+  private mayLeaveCli(ending: Ending): boolean {
+    return ending.kind === 'completed' && this.stopCause === null && !this.steering.isUsed;
+  }
+
+  /** Takes a line of the CLI. */
+  async see(line: SDKMessage): Promise<void> {
+    this.conversation?.see(line);
+    const read = this.steering.see(line);
+    if (read && this.stopCause === null)
+      this.events.push({ type: 'user_message', messageId: read.id, text: read.text, isKept: false });
+    const events = this.parser.parse(line);
+    if (this.isTurnUnwanted && this.current) this.stopTurn(this.current);
+    this.watchdog?.saw(events);
+    for (const event of events) {
+      if (!this.hasSpoken && WORDS.has(event.type)) this.hearFirstWord();
+      if (event.type === 'ended') await this.seeResult(await heldTo(this.request.outputSchema, event.ending));
+      // The CLI would go on trying for minutes with a key that was refused.
+      else if (event.type === 'retrying' && event.code === 'upstream_authentication_failed')
+        this.stop('refused');
+      else this.tell(event);
     }
+  }
+
+  overflow(): void {
+    this.stop('flooded');
+  }
+
+  holdUp(isHeld: boolean): void {
+    this.releaseHeldUp?.();
+    this.releaseHeldUp = isHeld ? this.watchdog?.hold() : undefined;
   }
 
   private tell(event: EngineEvent): void {
@@ -348,21 +381,27 @@ export class CliRun {
       this.events.push(event);
       return;
     }
-    this.gate.shut();
-    this.stop('flooded');
+    this.current?.shut();
+    this.overflow();
   }
 
-  private async interrupt(conversation: Query): Promise<void> {
-    // Not in the Agent SDK's types (0.3.330): the CLI would go on with what it was told further.
-    const interruptible: { interrupt: (options: { cancelQueued: true }) => Promise<unknown> } = conversation;
-    await interruptible.interrupt({ cancelQueued: true });
+  private hearFirstWord(): void {
+    this.hasSpoken = true;
+    const { askedAt, current } = this;
+    if (askedAt === null || !current) return;
+    const { id: launchId } = current.launch;
+    this.settings.onNotice({ kind: 'first_word', launchId, askedAt, spokeAt: now() });
+  }
+
+  private async interrupt(cli: LaunchedCli): Promise<void> {
+    await cli.interrupt();
     await this.resulted.promise;
-    this.input.close();
+    cli.closeInput();
   }
 
   private async seeResult(ending: Ending): Promise<void> {
     if (ending.kind === 'failed' && ending.error.code === 'upstream_rate_limited')
-      ending.error.retryAfterMs = this.launch?.retryAfterMs ?? null;
+      ending.error.retryAfterMs = this.current?.launch.retryAfterMs ?? null;
     const isWanted = ending.kind === 'cancelled' && this.stopCause === null;
     this.result = isWanted ? interruptedEnding(ending, this.parser.lastWords) : ending;
     if (await this.isLast(this.result)) this.resulted.resolve(this.result);
@@ -380,9 +419,9 @@ export class CliRun {
   }
 
   /** Stops what the CLI is at, because somebody wants that; it stays, and answers what it is told next. */
-  private stopTurn(conversation: Query): void {
+  private stopTurn(cli: LaunchedCli): void {
     this.isTurnUnwanted = !this.parser.hasStarted;
-    if (!this.isTurnUnwanted) conversation.interrupt().catch(() => undefined);
+    if (!this.isTurnUnwanted) cli.stopTurn().catch(() => undefined);
   }
 
   private endingOf(cause: StopCause): Ending {
@@ -395,8 +434,8 @@ export class CliRun {
     return this.parser.hasStarted ? code : 'engine_unavailable';
   }
 
-  private hasBegun(launch: Launch): boolean {
-    return this.parser.hasStarted || launch.hasAsked;
+  private hasBegun(cli: LaunchedCli): boolean {
+    return this.parser.hasStarted || cli.hasAsked;
   }
 
   private failed(code: EngineErrorCode): FailedEnding {
@@ -406,16 +445,18 @@ export class CliRun {
   private finish(said: Ending): void {
     this.hasEnded = true;
     this.conversation?.end();
-    const ending = withUsage(said, this.launch?.usage ?? NO_USAGE);
+    const ending = withUsage(said, this.current?.usage ?? NO_USAGE);
     this.events.push({ type: 'ended', ending });
     this.events.close();
   }
 
   private tellFailure(error: unknown): void {
-    const launchId = this.launch?.id ?? null;
+    const launchId = this.current?.launch.id ?? null;
     this.settings.onNotice({ kind: 'launch_failed', launchId, reason: String(error) });
   }
 }
+
+const now = () => performance.timeOrigin + performance.now();
 
 /** What the API has counted is what is to be paid, also where the CLI does not know of it. */
 function withUsage<E extends Ending>(ending: E, counted: Usage): E {

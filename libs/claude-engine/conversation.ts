@@ -6,6 +6,7 @@ import { type Question } from './prompt-input.js';
 import { CONTINUATION } from './spoken-message.js';
 import { type Standing, standingOf } from './standing.js';
 import { type KeptTranscript, type Transcript, type TranscriptEntry } from './transcript.js';
+import { type MirrorTarget } from './transcript-mirror.js';
 
 /** What a CLI keeps of its costs: what it is given back counts from there, and so would the next run's. */
 const COST_ENTRY = 'cost-state';
@@ -16,12 +17,14 @@ const AGENT_ENTRY = 'agent_metadata';
 const PROJECT = join('projects', 'kept');
 
 /** A conversation between where it is kept and the launch that goes on with it. */
-export class Conversation {
+export class Conversation implements MirrorTarget {
   private isOver = false;
+  /** Of the transcript, after what was appended last; null where nothing was, or nobody knows. */
+  mark: number | null = null;
 
   private constructor(
     private readonly request: EngineRequest,
-    private readonly transcript: Transcript | undefined,
+    readonly transcript: Transcript | undefined,
     private readonly kept: KeptTranscript | null,
     readonly standing: Standing,
   ) {}
@@ -35,6 +38,16 @@ export class Conversation {
     const isAnswered = standing.kind === 'answered' && request.outputSchema === undefined;
     const found = standing.kind === 'answered' && !isAnswered ? ({ kind: 'stopped' } as const) : standing;
     return new Conversation(request, transcript, kept, found);
+  }
+
+  /** One that the CLI remembers itself, and is asked something new. */
+  static remembered(request: EngineRequest, transcript: Transcript | undefined): Conversation {
+    return new Conversation(request, transcript, null, { kind: 'new' });
+  }
+
+  /** Whether nothing was said in it before, so that any CLI can begin it. */
+  get isFresh(): boolean {
+    return this.kept === null && this.standing.kind === 'new';
   }
 
   /** What the CLI calls the conversation; null before it has begun. */
@@ -64,16 +77,7 @@ export class Conversation {
   }
 
   options(): Options {
-    if (!this.transcript) return {};
-    return {
-      sessionStore: {
-        append: ({ sessionId, subpath = '' }, entries) => this.append(sessionId, subpath, entries),
-        // It lies in the configuration of the launch already: the SDK would put it into a folder that outlives a crash.
-        load: () => Promise.resolve(null),
-      },
-      sessionStoreFlush: 'eager',
-      ...(this.kept ? { resume: this.kept.cliSessionId } : {}),
-    };
+    return this.kept ? { resume: this.kept.cliSessionId } : {};
   }
 
   environment(): Record<string, string> {
@@ -110,8 +114,9 @@ export class Conversation {
     this.isOver = true;
   }
 
-  private async append(cliSessionId: string, subpath: string, entries: TranscriptEntry[]): Promise<void> {
-    if (!this.isOver) await this.transcript?.append(cliSessionId, { subpath, entries });
+  async append(cliSessionId: string, subpath: string, entries: TranscriptEntry[]): Promise<void> {
+    if (this.isOver || !this.transcript) return;
+    this.mark = await this.transcript.append(cliSessionId, { subpath, entries });
   }
 }
 

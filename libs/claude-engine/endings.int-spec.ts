@@ -296,7 +296,7 @@ while :; do /usr/bin/sleep 1; done`,
 describe('the real CLI', () => {
   it('tells its version', async () => {
     const bench = await open();
-    expect(await bench.engine.probe()).toEqual({
+    expect(await bench.engine.probe()).toMatchObject({
       isAvailable: true,
       hasFallback: false,
       breaker: 'closed',

@@ -1,4 +1,4 @@
-import { chmod, lstat, mkdir, readdir, realpath } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, realpath, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { copyTree } from './workspace-copy.js';
 import { removeTree } from './workspace-removal.js';
@@ -27,6 +27,36 @@ export class EngineFolders {
     await mkdir(folders.config, { mode: PRIVATE });
     await mkdir(folders.temporary, { mode: PRIVATE });
     return folders;
+  }
+
+  /** Makes a workspace that is nobody's yet, and goes with its launch until it is handed over. */
+  async makeSpareWorkspace({ root }: Pick<LaunchFolders, 'root'>): Promise<string> {
+    const workspace = this.spareWorkspace({ root });
+    await mkdir(workspace, { mode: PRIVATE });
+    return workspace;
+  }
+
+  spareWorkspace({ root }: Pick<LaunchFolders, 'root'>): string {
+    return join(root, 'workspace');
+  }
+
+  /**
+   * Makes a spare workspace the one of this key. A sandbox that shows it goes on showing it.
+   * @returns false where the key has one, or it cannot be moved there
+   */
+  async handOver(spareWorkspace: string, key: string): Promise<boolean> {
+    await makePrivate(this.workspaces);
+    if (await this.hasWorkspace(key)) return false;
+    // One that was made in between, and has something in it, is not replaced.
+    return rename(spareWorkspace, join(this.workspaces, key)).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async hasWorkspace(key: string): Promise<boolean> {
+    assertPlainName(key);
+    return (await lstat(join(this.workspaces, key)).catch(ifMissing(null))) !== null;
   }
 
   /**

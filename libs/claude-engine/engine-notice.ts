@@ -12,6 +12,8 @@ export type EngineNotice =
   | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
   /** It asked the Messages API for something that no CLI needs, or that nobody knows here. Told once for each launch. */
   | { kind: 'request_forbidden'; launchId: string; reason: string }
+  /** A CLI was asked, and the model's first word came from it. In milliseconds since 1970, with fractions. */
+  | { kind: 'first_word'; launchId: string; askedAt: number; spokeAt: number }
   /** The CLI ended without a result, and nobody had told it to. */
   | {
       kind: 'cli_died';
@@ -37,5 +39,6 @@ export interface LiveLaunch {
   launchId: string;
   /** Null before the CLI is started. */
   pid: number | null;
-  workspaceKey: string;
+  /** Null for a spare. */
+  workspaceKey: string | null;
 }

@@ -7,28 +7,8 @@ import { FallbackEngine, RunAbort, Steering } from './index.js';
 import { type EngineRequest } from './claude-engine.js';
 import { type CliEngine, type CliEngineOptions } from './cli-engine.js';
 import { BenchRun, KEY, SANDBOX } from './test-support.js';
-import { type Transcript, type TranscriptEntry, type TranscriptPart } from './transcript.js';
-
-class KeptInMemory implements Transcript {
-  readonly entries: TranscriptEntry[] = [];
-  private cliSessionId = '';
-
-  load() {
-    const { cliSessionId, entries } = this;
-    const parts = structuredClone([{ subpath: '', entries }]);
-    return Promise.resolve(entries.length === 0 ? null : { cliSessionId, parts });
-  }
-
-  append(cliSessionId: string, { subpath, entries }: TranscriptPart): Promise<void> {
-    this.cliSessionId = cliSessionId;
-    if (subpath === '') this.entries.push(...structuredClone(entries));
-    return Promise.resolve();
-  }
-
-  tellGap(reason: string): never {
-    throw new Error(reason);
-  }
-}
+import { type Transcript } from './transcript.js';
+import { KeptInMemory } from './transcript-in-memory.js';
 
 let api: MessagesApi;
 let directory: string;

@@ -58,6 +58,10 @@ export class FallbackEngine implements ClaudeEngine {
     return this.cli.listWorkspaces();
   }
 
+  forgetWorkspace(key: string): Promise<void> {
+    return this.cli.forgetWorkspace(key);
+  }
+
   removeWorkspace(key: string): Promise<void> {
     return this.cli.removeWorkspace(key);
   }

@@ -5,6 +5,7 @@ export {
   type EngineRequest,
   type PermissionMode,
   type RunContext,
+  type SupplyFigures,
 } from './claude-engine.js';
 export {
   type CancelledEnding,
@@ -32,6 +33,7 @@ export {
   type UsageEvent,
   type UserMessageEvent,
 } from './engine-event.js';
+export { type SupplyOptions } from './cli-supply.js';
 export { EngineFolders } from './engine-folders.js';
 export { WorkspaceNotCopied } from './workspace-copy.js';
 export { FallbackEngine } from './fallback-engine.js';

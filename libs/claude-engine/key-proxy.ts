@@ -68,6 +68,7 @@ export class KeyProxy {
   private readonly meter = new UsageMeter();
   private heldBytes = 0;
   private hasForbidden = false;
+  private isOpen = true;
   private readonly server: http.Server;
   private folder: FileHandle | null = null;
 
@@ -100,6 +101,11 @@ export class KeyProxy {
   /** The tokens of all that went through it, whoever asked. */
   get usage(): Usage {
     return this.meter.total;
+  }
+
+  /** Whether the model may be asked: a CLI that nobody has asked anything must not ask either. What is on its way goes on. */
+  setOpen(isOpen: boolean): void {
+    this.isOpen = isOpen;
   }
 
   /** The end of its token. Breaks off what is on its way. */
@@ -141,7 +147,8 @@ export class KeyProxy {
   private refusalOf(request: IncomingMessage): Refusal | null {
     if (!this.isOurs(tokenOf(request))) return [401, 'authentication_error', 'invalid x-api-key'];
     const route = `${request.method ?? ''} ${(request.url ?? '').split('?')[0] ?? ''}`;
-    return ROUTES.has(route) ? null : [404, 'not_found_error', `Not offered here: ${route}`];
+    if (!ROUTES.has(route)) return [404, 'not_found_error', `Not offered here: ${route}`];
+    return this.isOpen || request.method === 'HEAD' ? null : [403, 'permission_error', 'Nobody has asked.'];
   }
 
   private isOurs(token: string): boolean {

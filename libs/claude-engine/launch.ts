@@ -60,9 +60,9 @@ export class Launch {
     return this.exit.promise;
   }
 
-  /** Whether it has asked the Messages API anything. */
-  get hasAsked(): boolean {
-    return (this.proxy?.traffic.requests ?? 0) > 0;
+  /** How often it has asked the Messages API. */
+  get requestCount(): number {
+    return this.proxy?.traffic.requests ?? 0;
   }
 
   /** How long the Messages API has asked this launch to wait, if it has. */
@@ -84,6 +84,11 @@ export class Launch {
     this.proxy = await KeyProxy.open({ upstream, folder, models, onForbidden });
     const site = await launcher.prepare({ folders, workspace, proxy: this.proxy });
     return { site, token: this.proxy.token };
+  }
+
+  /** Whether it may ask the model; it may unless told. */
+  setMayAsk(mayAsk: boolean): void {
+    this.proxy?.setOpen(mayAsk);
   }
 
   /** Starts the CLI at its place: the Agent SDK's `spawnClaudeCodeProcess`. */

@@ -26,6 +26,8 @@ export interface Launcher {
   readonly tools: readonly SupportedTool[];
   /** Whether its CLIs find the Messages API at a socket in the launch's folder; else it is at a port of the loopback interface. */
   readonly usesSocket: boolean;
+  /** Whether a workspace may be renamed under its CLI, which sees it at a place of its own. */
+  readonly canMoveWorkspaces: boolean;
   /** @param launch.workspace its real path */
   prepare(launch: { folders: LaunchFolders; workspace: string; proxy: KeyProxy }): Promise<LaunchSite>;
 }

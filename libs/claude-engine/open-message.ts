@@ -77,6 +77,16 @@ export function addUsage(a: Usage, b: Usage): Usage {
   };
 }
 
+/** What has come to it since it was `before`. */
+export function usageSince(before: Usage, usage: Usage): Usage {
+  return {
+    inputTokens: usage.inputTokens - before.inputTokens,
+    outputTokens: usage.outputTokens - before.outputTokens,
+    cacheReadInputTokens: usage.cacheReadInputTokens - before.cacheReadInputTokens,
+    cacheCreationInputTokens: usage.cacheCreationInputTokens - before.cacheCreationInputTokens,
+  };
+}
+
 /** Figure by figure. */
 export function higherUsage(a: Usage, b: Usage): Usage {
   return {

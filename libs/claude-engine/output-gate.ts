@@ -2,13 +2,12 @@ import { type SpawnedProcess } from '@anthropic-ai/claude-agent-sdk';
 import { type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { Transform, type TransformCallback } from 'node:stream';
 import { setImmediate as nextTick } from 'node:timers/promises';
-import { type EventQueue } from './event-queue.js';
 
-/** What one run's CLI may say in all, and what its reader may be behind. */
+/** What a CLI may say in all to one run, and what its reader may be behind. */
 export interface OutputLimits {
   /** Events of the run. */
   maxEvents: number;
-  /** Of the CLI's whole output. */
+  /** Of the CLI's whole output to it. */
   maxBytes: number;
   /** Of one line of it: a request to the API, which a line may repeat, has 32 MB at most. */
   maxLineBytes: number;
@@ -25,26 +24,43 @@ const MAX_WAITING_EVENTS = 200;
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 const NEWLINE = 10;
 
+/** Who takes in what becomes of the output, for now. */
+export interface OutputReader {
+  readonly events: {
+    /** How many wait to be taken. */
+    readonly length: number;
+    taken(): Promise<void>;
+  };
+  /** The CLI has said more than the reader may be told. */
+  overflow(): void;
+  /** The CLI waits for the reader, or no longer does: its silence is not its own meanwhile. */
+  holdUp(isHeld: boolean): void;
+}
+
 /**
  * Stands between the CLI's output and the Agent SDK, which reads on whatever becomes of what it has read: lets through as much
- * as the reader of the run's events takes in. Past a limit it tells so, once, and lets nothing through any more.
+ * as the reader of the run's events takes in. Past a limit it tells so, once, and lets nothing through to this reader any more.
  */
 export class OutputGate extends Transform {
   private bytes = 0;
   private lineBytes = 0;
   private waitingBytes = 0;
   private isShut = false;
+  private reader: OutputReader | null = null;
 
+  /** @param onOverflow told of too much while there is no reader */
   constructor(
-    private readonly queue: EventQueue<unknown>,
-    private readonly options: {
-      limits: OutputLimits;
-      onOverflow: () => void;
-      /** The CLI waits for the reader, or no longer does: its silence is not its own meanwhile. */
-      onHold: (isHeld: boolean) => void;
-    },
+    private readonly limits: OutputLimits,
+    private readonly onOverflow: () => void,
   ) {
     super();
+  }
+
+  /** What comes from now on is this reader's, and counts anew; nobody's with null. */
+  turnTo(reader: OutputReader | null): void {
+    this.reader = reader;
+    this.isShut = false;
+    [this.bytes, this.waitingBytes] = [0, 0];
   }
 
   /** The process as the Agent SDK is to see it. */
@@ -77,7 +93,8 @@ export class OutputGate extends Transform {
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
     if (!this.isShut && this.isTooMuch(chunk)) {
       this.shut();
-      this.options.onOverflow();
+      if (this.reader) this.reader.overflow();
+      else this.onOverflow();
     }
     if (this.isShut) {
       done();
@@ -89,7 +106,7 @@ export class OutputGate extends Transform {
   }
 
   private isTooMuch(chunk: Buffer): boolean {
-    const { maxBytes, maxLineBytes } = this.options.limits;
+    const { maxBytes, maxLineBytes } = this.limits;
     const lastNewline = chunk.lastIndexOf(NEWLINE);
     this.bytes += chunk.length;
     this.lineBytes = lastNewline === -1 ? this.lineBytes + chunk.length : chunk.length - lastNewline - 1;
@@ -99,14 +116,14 @@ export class OutputGate extends Transform {
   private async untilThereIsRoom(): Promise<void> {
     // By then the SDK has read what was let through, and it waits in the queue.
     await nextTick();
-    if (this.hasRoom()) return;
-    this.options.onHold(true);
-    while (!this.hasRoom()) await this.queue.taken();
-    this.options.onHold(false);
+    const { reader } = this;
+    if (!reader || this.hasRoom(reader)) return;
+    reader.holdUp(true);
+    while (!this.hasRoom(reader)) await reader.events.taken();
+    reader.holdUp(false);
   }
 
-  private hasRoom(): boolean {
-    const { length } = this.queue;
+  private hasRoom({ events: { length } }: OutputReader): boolean {
     if (length === 0) this.waitingBytes = 0;
     return length < MAX_WAITING_EVENTS && this.waitingBytes < MAX_WAITING_BYTES;
   }

@@ -10,6 +10,7 @@ export const plainLauncher: Launcher = {
   containment: 'file-tools',
   tools: CONTAINED_TOOLS,
   usesSocket: false,
+  canMoveWorkspaces: false,
   prepare: (launch) => Promise.resolve(plainSite(launch)),
 };
 

@@ -1,5 +1,5 @@
 import { type SDKUserMessage } from '@anthropic-ai/claude-agent-sdk';
-import { deferred } from './deferred.js';
+import { EventQueue } from './event-queue.js';
 
 export interface Question {
   text: string;
@@ -7,18 +7,14 @@ export interface Question {
   uuid?: string | undefined;
 }
 
-/** What the CLI reads on stdin: one question at most, and then what is added, until it is closed. Open, it can be interrupted. */
+/** What the CLI reads on stdin: questions as they come, until it is closed. Open, it can still be interrupted. */
 export class PromptInput {
-  private isClosed = false;
   private isSilent = false;
-  private readonly added: Question[] = [];
-  private readonly closed = deferred<undefined>();
-  private wake: () => void = () => undefined;
+  private readonly questions = new EventQueue<Question>();
 
-  /** Waits for its turn after what was added before, and after the first question. */
-  add(question: Question): void {
-    this.added.push(question);
-    this.wake();
+  /** Waits for its turn after what was asked before. Does nothing where it is closed. */
+  ask(question: Question): void {
+    this.questions.push(question);
   }
 
   /** Nothing more is read, but the input stays open: the CLI can still be interrupted. */
@@ -26,20 +22,17 @@ export class PromptInput {
     this.isSilent = true;
   }
 
-  /** The end of the input: a CLI that has answered leaves. What was added and not read is not read any more. */
+  /** The end of the input: a CLI that has answered leaves. A question that was not read yet is not asked any more. */
   close(): void {
-    this.isClosed = true;
-    this.closed.resolve(undefined);
+    this.isSilent = true;
+    this.questions.close();
   }
 
-  /** @param mayAsk the question waits for it, as does everything after it */
-  async *messages(question: Question | null, mayAsk: Promise<void>): AsyncGenerator<SDKUserMessage> {
-    await Promise.race([mayAsk, this.closed.promise]);
-    if (question) this.added.unshift(question);
-    while (!this.isClosed) {
-      const next = this.isSilent ? undefined : this.added.shift();
-      if (next) yield toMessage(next);
-      else await Promise.race([this.closed.promise, new Promise<void>((resolve) => (this.wake = resolve))]);
+  async *messages(): AsyncGenerator<SDKUserMessage> {
+    for (;;) {
+      const { value } = await this.questions.next();
+      if (!value) return;
+      if (!this.isSilent) yield toMessage(value);
     }
   }
 }

@@ -70,7 +70,7 @@ describe('a run', () => {
     await bench.run({});
     await bench.allGone();
     const kinds = new Set(bench.notices.map(({ kind }) => kind));
-    expect([...kinds].toSorted()).toEqual(['launch_traffic', 'launched']);
+    expect([...kinds].toSorted()).toEqual(['first_word', 'launch_traffic', 'launched']);
   });
 });
 

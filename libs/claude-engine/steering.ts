@@ -56,6 +56,11 @@ export class Steering {
     return this.known.size;
   }
 
+  /** Whether more was wanted of the run than an answer to its prompt. */
+  get isUsed(): boolean {
+    return this.isInterrupted || this.known.size > 0;
+  }
+
   get hasUnread(): boolean {
     return this.unread.size > 0;
   }

@@ -16,6 +16,7 @@ import {
   type GuardOptions,
   type LiveLaunch,
   type RunAbort,
+  type RunContext,
   type SandboxOptions,
 } from './index.js';
 
@@ -80,10 +81,10 @@ export class EngineBench {
   }
 
   /** Begins a run; nothing happens before its first event is asked for. */
-  begin(request: Partial<EngineRequest>, workspaceKey = 'work'): BenchRun {
+  begin(request: Partial<EngineRequest>, workspaceKey = 'work', more: Partial<RunContext> = {}): BenchRun {
     const whole = { prompt: 'hello', permissionMode: 'deny', timeoutMs: 30_000, ...request } as const;
     const [abort, killer] = [new AbortController(), new AbortController()];
-    const context = { signal: abort.signal, kill: killer.signal, workspaceKey };
+    const context = { ...more, signal: abort.signal, kill: killer.signal, workspaceKey };
     return new BenchRun(this.engine.run(whole, context), abort, killer);
   }
 

@@ -22,8 +22,13 @@ export interface KeptTranscript {
 export interface Transcript {
   /** All that is kept, in the order in which it was appended; null where nothing is. */
   load(): Promise<KeptTranscript | null>;
-  /** Resolves when they are kept. Called one after the other. */
-  append(cliSessionId: string, part: TranscriptPart): Promise<void>;
+  /**
+   * Resolves when they are kept. Called one after the other.
+   * @returns its mark from then on; null where that is not known
+   */
+  append(cliSessionId: string, part: TranscriptPart): Promise<number | null>;
+  /** Changes with whatever is appended, by whomever: of two equal marks nothing has come in between. */
+  readMark(): Promise<number>;
   /** Something that the CLI wrote was not appended, and will not be. */
   tellGap(reason: string): void;
 }

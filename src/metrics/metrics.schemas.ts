@@ -12,6 +12,16 @@ const PercentilesSchema = z
   .object({ p50: z.int().nullable(), p95: z.int().nullable(), p99: z.int().nullable() })
   .meta({ id: 'Percentiles', description: 'Milliseconds; null where nothing was measured' });
 
+const SupplySchema = z
+  .object({
+    count: z.int().meta({ description: 'How many are ready' }),
+    hits: z.int().meta({ description: 'Runs that found one, since the workers were started' }),
+    misses: z.int().meta({ description: 'Runs that one would have served, had there been one' }),
+    evictions: z.int().meta({ description: 'How many gave way to a run' }),
+    oldestMs: z.int().nullable().meta({ description: 'How long the oldest has waited' }),
+  })
+  .meta({ id: 'CliSupply', description: 'CLIs that wait for what they are asked' });
+
 export const MetricsSchema = z
   .object({
     scope: z.enum(['mine', 'all']),
@@ -33,7 +43,10 @@ export const MetricsSchema = z
     costUsd: z.number(),
     workers: z.int().nullable().meta({ description: 'How many there are; null unless scope is all' }),
     slots: z.object({ total: z.int(), busy: z.int() }).nullable(),
-    spares: z.int().nullable(),
+    spares: SupplySchema.nullable().meta({ description: 'CLIs that were started ahead' }),
+    keptSessions: SupplySchema.nullable().meta({
+      description: 'CLIs that stay with their session for its next process',
+    }),
   })
   .meta({
     id: 'Metrics',

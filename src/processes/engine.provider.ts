@@ -1,7 +1,12 @@
 import { Logger, type Provider } from '@nestjs/common';
-import { FallbackEngine } from '../../libs/claude-engine/index.js';
+import { type EngineNotice, FallbackEngine } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { DemoApi } from './demo-api.js';
+
+/** What every run says. */
+const ROUTINE: ReadonlySet<EngineNotice['kind']> = new Set(['launched', 'launch_traffic', 'first_word']);
+
+const MIB = 1024 * 1024;
 
 const logger = new Logger('ClaudeEngine');
 
@@ -32,9 +37,17 @@ export const engineProvider: Provider = {
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,
       breaker: { failures: config.CLAUDE_BREAKER_FAILURES },
+      supply: {
+        slots: config.WORKER_CONCURRENCY,
+        spares: config.CLAUDE_SPARES,
+        spareMaxAgeMs: config.CLAUDE_SPARE_MAX_AGE_MS,
+        sessionIdleMs: config.CLAUDE_SESSION_IDLE_MS,
+        memoryBudgetBytes:
+          config.CLAUDE_MEMORY_BUDGET_MB === undefined ? undefined : config.CLAUDE_MEMORY_BUDGET_MB * MIB,
+      },
       guard: { silenceMs: config.LEASE_FENCE_MS },
       onNotice: ({ kind, ...fields }) => {
-        if (kind === 'launched' || kind === 'launch_traffic') logger.debug({ ...fields }, kind);
+        if (ROUTINE.has(kind)) logger.debug({ ...fields }, kind);
         else logger.warn({ ...fields }, kind);
       },
     }),

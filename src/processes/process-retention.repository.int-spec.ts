@@ -231,10 +231,14 @@ describe('the content of a process', () => {
       [sessionId],
     );
     const entries = () => side.stores.query('SELECT 1 FROM session_entries');
+    const mark = () => side.stores.query('SELECT last_ordinal FROM sessions WHERE id = $1', [sessionId]);
+    const before = await mark();
     await retention.deleteContent(second);
     expect(await entries()).toHaveLength(1);
+    expect(await mark()).toEqual(before);
     await Promise.all([retention.deleteContent(first), retention.deleteContent(third)]);
     expect(await entries()).toEqual([]);
+    expect(await mark()).not.toEqual(before);
   });
 
   it('is deleted once: doing it again changes nothing', async () => {

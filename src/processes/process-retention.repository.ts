@@ -152,7 +152,7 @@ async function deleteUnusedSessions(transaction: Prisma.TransactionClient, ids: 
 
 /**
  * What was said in the session, once nobody's content is left in it: until then, others go on from there. The lock comes first
- * and by itself: of two that are the last, one must see the other.
+ * and by itself: of two that are the last, one must see the other. A CLI that remembers it finds another ordinal.
  */
 async function forgetConversation(
   transaction: Prisma.TransactionClient,
@@ -160,9 +160,14 @@ async function forgetConversation(
 ): Promise<void> {
   await transaction.$queryRaw`SELECT 1 FROM sessions WHERE id = ${sessionId}::uuid FOR UPDATE`;
   await transaction.$executeRaw`
-    DELETE FROM session_entries WHERE session_id = ${sessionId}::uuid
-      AND NOT EXISTS (
-        SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND content_deleted_at IS NULL)`;
+    WITH forgotten AS (
+      DELETE FROM session_entries WHERE session_id = ${sessionId}::uuid
+        AND NOT EXISTS (
+          SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND content_deleted_at IS NULL)
+      RETURNING 1
+    )
+    UPDATE sessions SET last_ordinal = last_ordinal + 1
+    WHERE id = ${sessionId}::uuid AND EXISTS (SELECT 1 FROM forgotten)`;
 }
 
 /** The terminal event says what the row says. */

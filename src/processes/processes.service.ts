@@ -6,6 +6,7 @@ import { isStoreOutage } from '../platform/prisma/database-failure.js';
 import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
 import { Lifecycle } from '../platform/health/lifecycle.js';
 import { withSignals } from '../platform/http/with-signals.js';
+import { SessionsEvents } from '../sessions/sessions.events.js';
 import { ProcessChannel } from './process-channel.js';
 import type { ProcessEvent, ProcessEventPage } from './process-events.schemas.js';
 import { ProcessEndingsRepository } from './process-endings.repository.js';
@@ -39,6 +40,7 @@ export class ProcessesService {
     private readonly places: QueuePlacesRepository,
     private readonly channel: ProcessChannel,
     private readonly follower: ProcessFollower,
+    private readonly sessions: SessionsEvents,
   ) {}
 
   /** @throws AppError `process_not_found`, also for what is another's */
@@ -101,8 +103,10 @@ export class ProcessesService {
   async deleteContent(caller: Caller, id: string): Promise<Process> {
     await this.find(caller, id);
     const left = await this.retention.deleteContent(id);
-    if (left) return toProcess(left, null);
-    throw new AppError('process_not_ended', 'Cancel the process, or wait for its end.');
+    if (!left) throw new AppError('process_not_ended', 'Cancel the process, or wait for its end.');
+    // A CLI that stays with the session remembers it.
+    this.sessions.tellRemoved(left.sessionId);
+    return toProcess(left, null);
   }
 
   /** A page of the log. */

@@ -15,12 +15,17 @@ export class RunTranscript implements Transcript {
     return whileOurs(this.run.log, () => this.transcripts.load(this.sessionId));
   }
 
-  async append(cliSessionId: string, part: TranscriptPart): Promise<void> {
+  readMark(): Promise<number> {
+    return whileOurs(this.run.log, () => this.transcripts.readMark(this.sessionId));
+  }
+
+  async append(cliSessionId: string, part: TranscriptPart): Promise<number | null> {
     const { log } = this.run;
-    if (log.isLost) return;
-    const isOurs = await whileOurs(log, () => this.transcripts.append(this.run, cliSessionId, part));
+    if (log.isLost) return null;
+    const mark = await whileOurs(log, () => this.transcripts.append(this.run, cliSessionId, part));
     // What the CLI writes after its last word comes too late, and is not missed.
-    if (!isOurs && !log.isConcluding) log.lose();
+    if (mark === null && !log.isConcluding) log.lose();
+    return mark;
   }
 
   tellGap(reason: string): void {

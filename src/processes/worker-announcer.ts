@@ -35,15 +35,14 @@ export class WorkerAnnouncer implements OnApplicationBootstrap {
   private async announce(): Promise<void> {
     const { total, busy } = this.worker.slots;
     try {
-      const { isAvailable, version, path, containment, hasFallback, breaker, tools, detail } =
-        await this.engine.probe();
+      const { tools, ...engine } = await this.engine.probe();
       await this.directory.announce({
         id: this.worker.id,
         at: Date.now(),
         slots: total,
         busySlots: busy,
         demo: this.config.demo,
-        engine: { isAvailable, version, path, containment, hasFallback, breaker, tools: [...tools], detail },
+        engine: { ...engine, tools: [...tools] },
       });
     } catch (err) {
       this.logger.debug({ err }, 'The worker could not announce itself.');

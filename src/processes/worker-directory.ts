@@ -8,6 +8,15 @@ export const ANNOUNCE_INTERVAL_MS = 5_000;
 /** A worker that has not announced itself for so long is not there. */
 const ABSENT_MS = 3 * ANNOUNCE_INTERVAL_MS;
 
+/** See SupplyFigures. */
+const SupplySchema = z.object({
+  count: z.int(),
+  hits: z.int(),
+  misses: z.int(),
+  evictions: z.int(),
+  oldestMs: z.int().nullable(),
+});
+
 const WorkerStatusSchema = z.object({
   id: z.string(),
   /** Milliseconds since 1970. */
@@ -24,6 +33,8 @@ const WorkerStatusSchema = z.object({
     breaker: z.enum(['closed', 'open', 'half_open']),
     tools: z.array(z.string()),
     detail: z.string().nullable(),
+    spares: SupplySchema,
+    keptSessions: SupplySchema,
   }),
 });
 

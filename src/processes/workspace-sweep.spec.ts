@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import type { ClaudeEngine } from '../../libs/claude-engine/index.js';
 import { readConfig, requireStores } from '../platform/config/config.js';
 import type { ProcessRetentionRepository } from './process-retention.repository.js';
+import type { SessionsEvents } from '../sessions/sessions.events.js';
 import { WorkspaceSweep } from './workspace-sweep.js';
 
 it('A workspace that cannot be removed does not keep the others', async () => {
@@ -20,6 +21,7 @@ it('A workspace that cannot be removed does not keep the others', async () => {
   const retention = {
     findUnusedWorkspaces: (keys: string[]) => Promise.resolve(keys),
   } as unknown as ProcessRetentionRepository;
+  const sessions = { onRemoved: () => Promise.resolve() } as unknown as SessionsEvents;
   const config = requireStores(
     readConfig({
       DATABASE_URL: 'postgresql://nowhere',
@@ -27,7 +29,7 @@ it('A workspace that cannot be removed does not keep the others', async () => {
       RETENTION_INTERVAL_MS: '100',
     }),
   );
-  const sweep = new WorkspaceSweep(config, engine, retention);
+  const sweep = new WorkspaceSweep(config, engine, retention, sessions);
   sweep.onApplicationBootstrap();
   expect(await removed).toBe('other');
   sweep.onApplicationShutdown();

@@ -7,6 +7,7 @@ import {
 } from '@nestjs/common';
 import type { ClaudeEngine } from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { SessionsEvents } from '../sessions/sessions.events.js';
 import { every } from '../platform/timing/every.js';
 import { ENGINE } from './engine.provider.js';
 import { ProcessRetentionRepository } from './process-retention.repository.js';
@@ -15,7 +16,7 @@ const BATCH = 500;
 /** A folder may be made before its session is to be seen: it has this long. */
 const GRACE_MS = 60 * 60 * 1000;
 
-/** Removes, on each worker, the workspaces of sessions that are no more. */
+/** Removes, on each worker, the workspaces of sessions that are no more, and the CLIs that wait in them. */
 @Injectable()
 export class WorkspaceSweep implements OnApplicationBootstrap, OnApplicationShutdown {
   private readonly logger = new Logger(WorkspaceSweep.name);
@@ -25,6 +26,7 @@ export class WorkspaceSweep implements OnApplicationBootstrap, OnApplicationShut
     @Inject(CONFIG) private readonly config: ServerConfig,
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
     private readonly retention: ProcessRetentionRepository,
+    private readonly sessions: SessionsEvents,
   ) {}
 
   onApplicationBootstrap(): void {
@@ -33,6 +35,10 @@ export class WorkspaceSweep implements OnApplicationBootstrap, OnApplicationShut
       () => this.sweep(),
       (err) => this.logger.warn({ err }, 'The workspaces could not be swept; the next sweep tries again.'),
     );
+    // One that is not told ends when it has been idle for long enough.
+    this.sessions
+      .onRemoved((key) => void this.engine.forgetWorkspace(key))
+      .catch((err: unknown) => this.logger.warn({ err }));
   }
 
   onApplicationShutdown(): void {

@@ -1,6 +1,7 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import type { ServerConfig } from '../platform/config/config.js';
 import { SessionsController } from './sessions.controller.js';
+import { SessionsEvents } from './sessions.events.js';
 import { SessionsRepository } from './sessions.repository.js';
 import { SessionsService } from './sessions.service.js';
 import { SessionWorkspaces } from './session-workspaces.js';
@@ -16,6 +17,7 @@ export class SessionsModule {
       module: SessionsModule,
       controllers: servesApi ? [SessionsController, WorkspaceFilesController] : [],
       providers: [
+        SessionsEvents,
         SessionsRepository,
         SessionsService,
         SessionWorkspaces,
@@ -23,7 +25,7 @@ export class SessionsModule {
         TranscriptsService,
         WorkspaceFilesService,
       ],
-      exports: [SessionsService, TranscriptsService],
+      exports: [SessionsEvents, SessionsService, TranscriptsService],
     };
   }
 }

@@ -6,6 +6,7 @@ import type { PageQuery } from '../platform/http/common.schemas.js';
 import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
 import { toSession } from './session-view.js';
 import { SessionWorkspaces } from './session-workspaces.js';
+import { SessionsEvents } from './sessions.events.js';
 import { SessionsRepository } from './sessions.repository.js';
 import type {
   CreateSessionRequest,
@@ -33,6 +34,7 @@ export class SessionsService {
     private readonly sessions: SessionsRepository,
     private readonly transcripts: TranscriptsService,
     private readonly workspaces: SessionWorkspaces,
+    private readonly events: SessionsEvents,
   ) {}
 
   async create(caller: Caller, { title }: CreateSessionRequest): Promise<Session> {
@@ -68,7 +70,9 @@ export class SessionsService {
     const removed = await this.sessions.remove(id);
     if (removed === 'missing') throw notFound(id);
     if (removed === 'busy') throw busy(id, 'runs or waits');
-    if (session.workspaceKey !== null) await this.workspaces.remove(session.workspaceKey);
+    if (session.workspaceKey === null) return;
+    this.events.tellRemoved(session.workspaceKey);
+    await this.workspaces.remove(session.workspaceKey);
   }
 
   /** Of one's own alone: a fork belongs to whoever makes it. */

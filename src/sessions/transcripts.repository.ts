@@ -33,23 +33,23 @@ export class TranscriptsRepository {
   /**
    * Adds to the transcript of the session that the process belongs to. What is there already, by its uuid, is left as it is. The
    * process is locked before the session, as whoever locks both does.
-   * @returns whether the writer's process is still running, and still its own
+   * @returns the session's last ordinal from then on; null where the writer's process is not running, or not its own any more
    */
   async append(
     { processId, fence }: TranscriptWriter,
     { cliSessionId, subpath, entries }: NewEntries,
-  ): Promise<boolean> {
+  ): Promise<number | null> {
     const names = entries.map(({ uuid }) => uuid ?? '');
     const spoken = entries.map((entry) => entry.spoken);
     const values = entries.map(({ json }) => json);
-    const written = await this.prisma.$queryRaw<unknown[]>`
+    const written = await this.prisma.$queryRaw<{ lastOrdinal: number }[]>`
       WITH run AS MATERIALIZED (
         SELECT session_id FROM processes
         WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' FOR SHARE
       ), session AS (
         UPDATE sessions SET last_ordinal = last_ordinal + ${entries.length}, cli_session_id = ${cliSessionId}
         FROM run WHERE sessions.id = run.session_id
-        RETURNING sessions.id, sessions.head, sessions.last_ordinal - ${entries.length} AS base
+        RETURNING sessions.id, sessions.head, sessions.last_ordinal, sessions.last_ordinal - ${entries.length} AS base
       ), kept AS (
         INSERT INTO session_entries (session_id, ordinal, subpath, uuid, process_id, head, spoken, entry)
         SELECT session.id, session.base + entry.place, ${subpath}, nullif(entry.uuid, ''), ${processId}::uuid, session.head,
@@ -58,8 +58,17 @@ export class TranscriptsRepository {
           WITH ORDINALITY AS entry(uuid, spoken, json, place)
         ON CONFLICT (session_id, subpath, uuid) WHERE uuid IS NOT NULL DO NOTHING
       )
-      SELECT 1 FROM session`;
-    return written.length > 0;
+      SELECT last_ordinal AS "lastOrdinal" FROM session`;
+    return written[0]?.lastOrdinal ?? null;
+  }
+
+  /** 0 where there is no such session. */
+  async readLastOrdinal(sessionId: string): Promise<number> {
+    const session = await this.prisma.session.findUnique({
+      where: { id: sessionId },
+      select: { lastOrdinal: true },
+    });
+    return session?.lastOrdinal ?? 0;
   }
 
   async findCliSessionId(sessionId: string): Promise<string | null> {

@@ -36,12 +36,17 @@ export class TranscriptsService {
     return { cliSessionId, parts: [...parts.values()] };
   }
 
-  /** @returns whether the writer may write: its process is running, and still its own */
+  /** Grows with whatever is appended. */
+  readMark(sessionId: string): Promise<number> {
+    return this.transcripts.readLastOrdinal(sessionId);
+  }
+
+  /** @returns the mark from then on; null where the writer may not write, whose process must be running, and still its own */
   append(
     writer: TranscriptWriter,
     cliSessionId: string,
     { subpath, entries }: TranscriptPart,
-  ): Promise<boolean> {
+  ): Promise<number | null> {
     return this.transcripts.append(writer, {
       cliSessionId,
       subpath,

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { NO_SUPPLY } from '../support/no-supply.js';
 import { Callers } from './callers.js';
 import { CliWatch } from './cli-watch.js';
 import { ModelWitness } from './model-witness.js';
@@ -106,6 +107,7 @@ const environmentFor = (timings: Timings, modelUrl: string): NodeJS.ProcessEnv =
   ANTHROPIC_API_KEY: 'sk-ant-chaos',
   ANTHROPIC_BASE_URL: modelUrl,
   CLAUDE_API_MAX_RETRIES: '1',
+  ...NO_SUPPLY,
   CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
   EXECUTE_MAX_WAIT_MS: String(EXECUTE_MAX_WAIT_MS),
   SHUTDOWN_GRACE_MS: String(SHUTDOWN_GRACE_MS),

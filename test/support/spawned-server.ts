@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ApiClient } from './api-client.js';
+import { NO_SUPPLY } from './no-supply.js';
 import { type Started, startProgram } from './started.js';
 
 export interface SpawnedServer extends Started {
@@ -21,6 +22,7 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
     PORT: '0',
     LOG_LEVEL: 'fatal',
     CLAUDE_API_MAX_RETRIES: '1',
+    ...NO_SUPPLY,
     CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
     ...environment,
     DATA_DIR: dataDirectory,

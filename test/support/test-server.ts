@@ -5,6 +5,7 @@ import { type MessagesApi, startMessagesApi } from '../../libs/messages-api/inde
 import { readConfig, requireStores, type ServerConfig } from '../../src/platform/config/config.js';
 import { type RunningServer, startServer } from '../../src/server.js';
 import { ApiClient } from './api-client.js';
+import { NO_SUPPLY } from './no-supply.js';
 import { createStores, type TestStores } from './stores.js';
 
 export interface TestServer {
@@ -45,6 +46,7 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
     ANTHROPIC_BASE_URL: messages.url,
     CLAUDE_API_MAX_RETRIES: '1',
     CLAUDE_BREAKER_FAILURES: '1000000',
+    ...NO_SUPPLY,
     CLAUDE_BWRAP_PATH: process.env.TEST_BWRAP_PATH,
     SHUTDOWN_GRACE_MS: '1',
     ...environment,

@@ -1,3 +1,4 @@
+import { Redis } from 'ioredis';
 import pg from 'pg';
 import { v7 as uuid } from 'uuid';
 import { readConfig, requireStores } from '../../src/platform/config/config.js';
@@ -18,6 +19,7 @@ import {
 } from '../../src/processes/process-submissions.repository.js';
 import { afterLoss } from '../../src/processes/run-verdict.js';
 import { SessionWorkspaces } from '../../src/sessions/session-workspaces.js';
+import { SessionsEvents } from '../../src/sessions/sessions.events.js';
 import { SessionsRepository } from '../../src/sessions/sessions.repository.js';
 import { SessionsService } from '../../src/sessions/sessions.service.js';
 import { TranscriptsRepository } from '../../src/sessions/transcripts.repository.js';
@@ -36,17 +38,20 @@ export class WriteSide {
   readonly log: ProcessLogRepository;
   readonly endings: ProcessEndingsRepository;
   readonly commands: ProcessCommandsRepository;
+  private readonly redis: Redis;
 
   private constructor(
     readonly stores: TestStores,
     readonly prisma: PrismaService,
     readonly userId: string,
   ) {
+    this.redis = new Redis(stores.redisUrl, { lazyConnect: true });
     const transcripts = new TranscriptsService(new TranscriptsRepository(prisma));
     this.sessions = new SessionsService(
       new SessionsRepository(prisma),
       transcripts,
       new SessionWorkspaces(configOf(stores, stores.databaseUrl)),
+      new SessionsEvents(this.redis, this.redis),
     );
     this.submissions = new ProcessSubmissionsRepository(prisma, this.sessions);
     this.claims = new ProcessClaimsRepository(prisma);
@@ -77,6 +82,7 @@ export class WriteSide {
   }
 
   async close(): Promise<void> {
+    this.redis.disconnect();
     await this.prisma.$disconnect();
     await this.stores.drop();
   }

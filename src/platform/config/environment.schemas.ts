@@ -11,6 +11,10 @@ const count = (fallback: number, max: number) =>
 const days = (fallback: number) =>
   z.coerce.number('must be a number of days').int('must be whole').min(0).max(36_500).default(fallback);
 
+/** 0 is none. */
+const countOrNone = (fallback: number, max: number) =>
+  z.coerce.number('must be a number').int('must be whole').min(0).max(max).default(fallback);
+
 const flag = (fallback: boolean) =>
   z
     .enum(['true', 'false'], 'must be true or false')
@@ -83,13 +87,16 @@ export const EnvironmentSchema = z.object({
   CLAUDE_TOOLS: list
     .pipe(z.array(z.enum(SUPPORTED_TOOLS, `must be of ${SUPPORTED_TOOLS.join(', ')}, separated by commas`)))
     .optional(),
-  CLAUDE_API_MAX_RETRIES: z.coerce
-    .number('must be a number')
-    .int('must be whole')
-    .min(0)
-    .max(100)
-    .default(10),
+  CLAUDE_API_MAX_RETRIES: countOrNone(10, 100),
   CLAUDE_BREAKER_FAILURES: count(10, 1_000_000),
+  CLAUDE_SPARES: countOrNone(2, 256),
+  CLAUDE_SPARE_MAX_AGE_MS: milliseconds(10 * 60 * 1000, DAY_MS),
+  CLAUDE_SESSION_IDLE_MS: countOrNone(60_000, DAY_MS),
+  CLAUDE_MEMORY_BUDGET_MB: z.coerce
+    .number('must be a number of megabytes')
+    .int('must be whole')
+    .min(1)
+    .optional(),
   CLAUDE_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   PERMISSION_TIMEOUT_MS: milliseconds(10 * 60 * 1000, DAY_MS),
   EXECUTE_MAX_WAIT_MS: milliseconds(55_000, DAY_MS),
