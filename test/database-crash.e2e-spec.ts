@@ -43,7 +43,7 @@ describe('after a kill -9 of PostgreSQL', () => {
     await postgres.stop();
     await messages.close();
     await stores.drop();
-    rmSync(directory, { recursive: true, force: true });
+    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   });
 
   it('nothing that was accepted is missing, nothing that was refused is there, and what waits runs', async () => {

@@ -17,7 +17,8 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   for (const server of servers) await server.close();
-  for (const directory of directories) rmSync(directory, { recursive: true });
+  for (const directory of directories)
+    rmSync(directory, { recursive: true, maxRetries: 10, retryDelay: 200 });
   servers = [];
   directories = [];
   await stores.drop();

@@ -36,7 +36,7 @@ describe('npm start', () => {
   afterAll(async () => {
     runner.kill('SIGINT');
     await runner.exited;
-    rmSync(directory, { recursive: true, force: true });
+    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   });
 
   it('says where everything is, and that it is demo mode', async () => {

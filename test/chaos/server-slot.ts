@@ -165,7 +165,7 @@ export class ServerSlot {
   async close(): Promise<void> {
     await this.kill();
     await Promise.all([this.proxies.postgres.close(), this.proxies.redis.close()]);
-    rmSync(this.dataDirectory, { recursive: true, force: true });
+    rmSync(this.dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   }
 
   private async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {

@@ -37,6 +37,7 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
       started.kill('SIGTERM');
       return started.exited;
     },
-    remove: () => rmSync(dataDirectory, { recursive: true, force: true }),
+    // What a server that was killed had started may need a moment to be gone.
+    remove: () => rmSync(dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }),
   };
 }

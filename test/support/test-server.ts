@@ -67,7 +67,7 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
       await server.close();
       await messages.close();
       await stores.drop();
-      await rm(dataDirectory, { recursive: true, force: true });
+      await rm(dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
     },
   };
 }
