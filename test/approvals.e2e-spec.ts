@@ -3,10 +3,9 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
-import type { RunningServer } from '../src/server.js';
-import { ApiClient, type Answer } from './support/api-client.js';
+import type { Answer } from './support/api-client.js';
 import { RecordedSocket } from './support/recorded-socket.js';
-import { startBeside, startTestServer, type TestServer } from './support/test-server.js';
+import { type ServerPair, startServerPair } from './support/server-pair.js';
 import { signInAsNewUser, userIdOf } from './support/users.js';
 
 type Asked = Extract<ProcessEvent, { type: 'permission_requested' }>;
@@ -15,27 +14,18 @@ const PROCESSES = '/api/v1/claude/processes';
 /** Longer than any answer of these tests takes. */
 const PERMISSION_TIMEOUT_MS = 6_000;
 
-let runner: TestServer;
-/** Serves, and runs nothing. */
-let api: RunningServer;
-let owner: ApiClient;
-/** The owner, at the server that does not run the process. */
-let elsewhere: ApiClient;
+let runner: ServerPair['runner'];
+let owner: ServerPair['owner'];
+let elsewhere: ServerPair['elsewhere'];
+let stop: ServerPair['stop'];
 
 beforeAll(async () => {
-  runner = await startTestServer({
+  ({ runner, owner, elsewhere, stop } = await startServerPair({
     PERMISSION_TIMEOUT_MS: String(PERMISSION_TIMEOUT_MS),
     WORKER_CONCURRENCY: '4',
-  });
-  api = await startBeside(runner);
-  owner = await signInAsNewUser(runner);
-  elsewhere = new ApiClient(api.url, owner.token);
+  }));
 });
-afterAll(async () => {
-  api.hurry();
-  await api.close();
-  await runner.stop();
-});
+afterAll(() => stop());
 
 const write = (name: string, content = 'written') =>
   `[[tool Write ${JSON.stringify({ file_path: name, content })}]]`;

@@ -1,32 +1,25 @@
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
-import type { RunningServer } from '../src/server.js';
-import { ApiClient, type Answer } from './support/api-client.js';
+import type { Answer } from './support/api-client.js';
 import { RecordedSocket } from './support/recorded-socket.js';
-import { startBeside, startTestServer, type TestServer } from './support/test-server.js';
+import { type ServerPair, startServerPair } from './support/server-pair.js';
 import { signInAsNewUser } from './support/users.js';
 
 const PROCESSES = '/api/v1/claude/processes';
 
-let runner: TestServer;
-/** Serves, and runs nothing. */
-let api: RunningServer;
-let owner: ApiClient;
-/** The owner, at the server that does not run the process. */
-let elsewhere: ApiClient;
+let runner: ServerPair['runner'];
+let owner: ServerPair['owner'];
+let elsewhere: ServerPair['elsewhere'];
+let stop: ServerPair['stop'];
 
 beforeAll(async () => {
   // What a nudge does not bring is not brought in time.
-  runner = await startTestServer({ WORKER_CONCURRENCY: '4', LEASE_HEARTBEAT_MS: '9000' });
-  api = await startBeside(runner);
-  owner = await signInAsNewUser(runner);
-  elsewhere = new ApiClient(api.url, owner.token);
+  ({ runner, owner, elsewhere, stop } = await startServerPair({
+    WORKER_CONCURRENCY: '4',
+    LEASE_HEARTBEAT_MS: '9000',
+  }));
 });
-afterAll(async () => {
-  api.hurry();
-  await api.close();
-  await runner.stop();
-});
+afterAll(() => stop());
 
 type Told = Answer<{ id?: string; code?: string; retryAfterMs?: number | null }>;
 
