@@ -166,7 +166,12 @@ describe('while PostgreSQL is away for longer than a lease can do without it', (
       await untilNoCliOf(server.dataDirectory);
       database.restore();
     }
-    expect(await client.untilEnded(id)).toMatchObject({ status: 'completed', result: 'Again.', attempt: 3 });
+    expect(await client.untilEnded(id)).toMatchObject({
+      status: 'completed',
+      error: null,
+      result: 'Again.',
+      attempt: 3,
+    });
     const { items } = await client.events(id, '?limit=1000');
     expect(items.filter(({ type }) => type === 'retrying')).toMatchObject([
       { attempt: 2, code: 'worker_lost' },

@@ -62,6 +62,8 @@ export interface RunContext {
    * without having asked: as the signal says if that is aborted by then, else as failed.
    */
   mayAsk?: () => Promise<void>;
+  /** Looked at before each request to the model: what is not held any more asks nothing. Held unless told. */
+  isHeld?: () => boolean;
   /** Answers what a run in the mode `ask` must ask for; without it that is refused. */
   askPermission?: AskPermission | undefined;
   /** What the run is told while it goes on; it serves one run. Nothing unless told. */

@@ -112,6 +112,10 @@ export class CliRun implements Occupant {
     return this.isStarted && !this.hasSpoken && !this.hasEnded;
   }
 
+  get isHeld(): boolean {
+    return this.context.isHeld?.() ?? true;
+  }
+
   /** Its CLI, while it has one. */
   get cli(): LaunchedCli | null {
     return this.current;

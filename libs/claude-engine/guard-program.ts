@@ -38,9 +38,10 @@ process.stdin.on('error', () => undefined);
 process.stdin.once('close', () => void onOwnerGone());
 
 async function onSilence(heard: number): Promise<void> {
-  // If it was us who had no turn, a heartbeat may lie in the pipe.
-  await turn();
-  while (beats === heard && !isOwnerGone) {
+  for (;;) {
+    // If it was us who had no turn, a heartbeat may lie in the pipe.
+    await turn();
+    if (beats !== heard || isOwnerGone) return;
     await strike();
     await sleep(STRIKE_PAUSE_MS);
   }

@@ -173,6 +173,29 @@ describe('the key proxy', () => {
     await api.close();
   });
 
+  it('asks nothing for what is not held any more by the time it would be passed on', async () => {
+    let asked = 0;
+    const api = await serve((_request, response) => {
+      asked += 1;
+      response.end();
+    });
+    let isHeld = true;
+    const proxy = await open(api.url, { mayAsk: () => isHeld });
+    const body = new ReadableStream({
+      pull: (controller) => {
+        // The headers are there, and were read while it was held.
+        isHeld = false;
+        controller.enqueue(Buffer.from('{}'));
+        controller.close();
+      },
+    });
+    const answer = await ask(proxy, '/v1/messages', { body, duplex: 'half' });
+    expect([answer.status, asked]).toEqual([403, 0]);
+    expect((await ask(proxy, '/', { method: 'HEAD', body: null })).status).toBe(200);
+    await proxy.close();
+    await api.close();
+  });
+
   it('passes on of the headers what a CLI needs, and one meaning of a name that is there twice', async () => {
     const seen: { headers: http.IncomingHttpHeaders; body: string }[] = [];
     const api = await serve((request, response) => {

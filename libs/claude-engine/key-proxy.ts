@@ -17,6 +17,8 @@ export interface KeyProxyOptions {
   folder: string | null;
   /** The models that may be asked; any unless told. */
   models?: readonly string[] | undefined;
+  /** Whether the model may be asked now: a CLI that nobody has asked anything must not ask either. It may unless told. */
+  mayAsk?: () => boolean;
   /** Told, once, what the first request asked that was not passed on because of what it asked. */
   onForbidden?: (reason: string) => void;
 }
@@ -68,7 +70,6 @@ export class KeyProxy {
   private readonly meter = new UsageMeter();
   private heldBytes = 0;
   private hasForbidden = false;
-  private isOpen = true;
   private readonly server: http.Server;
   private folder: FileHandle | null = null;
 
@@ -101,11 +102,6 @@ export class KeyProxy {
   /** The tokens of all that went through it, whoever asked. */
   get usage(): Usage {
     return this.meter.total;
-  }
-
-  /** Whether the model may be asked: a CLI that nobody has asked anything must not ask either. What is on its way goes on. */
-  setOpen(isOpen: boolean): void {
-    this.isOpen = isOpen;
   }
 
   /** The end of its token. Breaks off what is on its way. */
@@ -147,8 +143,7 @@ export class KeyProxy {
   private refusalOf(request: IncomingMessage): Refusal | null {
     if (!this.isOurs(tokenOf(request))) return [401, 'authentication_error', 'invalid x-api-key'];
     const route = `${request.method ?? ''} ${(request.url ?? '').split('?')[0] ?? ''}`;
-    if (!ROUTES.has(route)) return [404, 'not_found_error', `Not offered here: ${route}`];
-    return this.isOpen || request.method === 'HEAD' ? null : [403, 'permission_error', 'Nobody has asked.'];
+    return ROUTES.has(route) ? null : [404, 'not_found_error', `Not offered here: ${route}`];
   }
 
   private isOurs(token: string): boolean {
@@ -195,7 +190,12 @@ export class KeyProxy {
         letGo();
         return body;
       }
-      const { upstream } = this.options;
+      const { upstream, mayAsk } = this.options;
+      // As late as can be: whoever was stopped while the request lay here may not be held any more.
+      if (request.method !== 'HEAD' && mayAsk?.() === false) {
+        letGo();
+        return [403, 'permission_error', 'Nobody has asked.'];
+      }
       const waitMs = upstream.breaker.admit();
       if (waitMs > 0) {
         letGo();

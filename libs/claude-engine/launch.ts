@@ -29,6 +29,8 @@ export interface LaunchOptions {
   upstream: Upstream;
   /** The models that it may ask; any unless told. */
   models?: readonly string[] | undefined;
+  /** Whether it may ask the model now. */
+  mayAsk: () => boolean;
   onNotice: (notice: EngineNotice) => void;
 }
 
@@ -77,18 +79,13 @@ export class Launch {
 
   /** Makes the place where the CLI is to stand. @param workspace its real path */
   async prepare(workspace: string): Promise<{ site: LaunchSite; token: string }> {
-    const { folders, launcher, upstream, models } = this.options;
+    const { folders, launcher, upstream, models, mayAsk } = this.options;
     const folder = launcher.usesSocket ? folders.root : null;
     const onForbidden = (reason: string) =>
       this.options.onNotice({ kind: 'request_forbidden', launchId: this.id, reason });
-    this.proxy = await KeyProxy.open({ upstream, folder, models, onForbidden });
+    this.proxy = await KeyProxy.open({ upstream, folder, models, mayAsk, onForbidden });
     const site = await launcher.prepare({ folders, workspace, proxy: this.proxy });
     return { site, token: this.proxy.token };
-  }
-
-  /** Whether it may ask the model; it may unless told. */
-  setMayAsk(mayAsk: boolean): void {
-    this.proxy?.setOpen(mayAsk);
   }
 
   /** Starts the CLI at its place: the Agent SDK's `spawnClaudeCodeProcess`. */

@@ -27,6 +27,8 @@ export interface CliSettings {
 
 /** Who is answered by a CLI for now. */
 export interface Occupant extends OutputReader {
+  /** Whether it may still ask the model. */
+  readonly isHeld: boolean;
   /** Takes a line. The next one waits until this resolves. */
   see(line: SDKMessage): Promise<void>;
 }
@@ -36,6 +38,7 @@ export interface Occupant extends OutputReader {
  * Between two occupants it may not ask the model anything.
  */
 export class LaunchedCli {
+  readonly launch: Launch;
   /** Why its lines broke off, where they did. */
   breakage: string | null = null;
   /** Resolves when there are no more lines. */
@@ -53,25 +56,25 @@ export class LaunchedCli {
   private before = { requests: 0, usage: NO_USAGE };
 
   private constructor(
-    readonly launch: Launch,
+    id: string,
     readonly folders: LaunchFolders,
     private readonly settings: CliSettings,
   ) {
+    this.launch = new Launch({ ...settings, id, folders, mayAsk: () => this.occupant?.isHeld ?? false });
     // Nobody has asked it anything that it could have so much to say to.
-    this.gate = new OutputGate(settings.outputLimits, () => launch.kill());
+    this.gate = new OutputGate(settings.outputLimits, () => this.launch.kill());
   }
 
   /** Makes its folders; nothing runs yet. */
   static async make(settings: CliSettings): Promise<LaunchedCli> {
     const id = randomUUID();
     const folders = await settings.folders.makeLaunch(id);
-    return new LaunchedCli(new Launch({ ...settings, id, folders }), folders, settings);
+    return new LaunchedCli(id, folders, settings);
   }
 
   /** Makes the place where it is to stand. @param workspace its real path */
   async prepare(workspace: string): Promise<void> {
     ({ site: this.site, token: this.token } = await this.launch.prepare(workspace));
-    this.launch.setMayAsk(false);
   }
 
   /** Starts it at the place that is prepared. */
@@ -151,7 +154,6 @@ export class LaunchedCli {
     this.totals.beginAnew();
     this.gate.turnTo(occupant);
     this.mirror.connect(target);
-    this.launch.setMayAsk(true);
   }
 
   ask(question: Question): void {
@@ -160,7 +162,6 @@ export class LaunchedCli {
   }
 
   leave(): void {
-    this.launch.setMayAsk(false);
     this.mirror.connect(null);
     this.gate.turnTo(null);
     this.occupant = null;

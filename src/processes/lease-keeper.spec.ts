@@ -170,6 +170,28 @@ describe('the keeper of leases', () => {
     });
   });
 
+  describe('has the guard hear, before more is claimed,', () => {
+    it('that the database is back, as soon as it is', async () => {
+      bench.hold();
+      bench.database = 'refuses';
+      await pass(HEARTBEAT_MS);
+      const heard = bench.guardWasFed;
+      await expect(bench.keeper.assureGuard()).rejects.toThrow('does not answer');
+      expect(bench.guardWasFed).toBe(heard);
+      bench.database = 'answers';
+      await bench.keeper.assureGuard();
+      expect(bench.guardWasFed).toBe(heard + 1);
+    });
+
+    it('nothing that it knows', async () => {
+      bench.hold();
+      await pass(HEARTBEAT_MS);
+      const heard = bench.guardWasFed;
+      await bench.keeper.assureGuard();
+      expect([bench.guardWasFed, bench.renewals]).toEqual([heard, [['a']]]);
+    });
+  });
+
   describe('gives up', () => {
     it('what is another’s by now, and nothing else', async () => {
       const [taken, ended, kept] = [bench.hold('taken'), bench.hold('ended'), bench.hold('kept')];
@@ -191,6 +213,16 @@ describe('the keeper of leases', () => {
         expect(run.log.isLost).toBe(true);
       },
     );
+
+    it('at the first look of whoever acts for it, what was stopped for too long', async () => {
+      const [stopped, other] = [bench.hold('stopped', performance.now() - FENCE_MS), bench.hold('other')];
+      expect([bench.keeper.isHeld(stopped), bench.keeper.isHeld(other)]).toEqual([false, true]);
+      expect([stopped.log.isLost, other.log.isLost]).toEqual([true, false]);
+      other.process.fence += 1;
+      expect(bench.keeper.isHeld({ ...other, fence: other.process.fence })).toBe(false);
+      await pass(HEARTBEAT_MS);
+      expect(bench.keeper.isHeld(other)).toBe(false);
+    });
 
     it('a run whose claim was answered late, counted from when it was sent', async () => {
       const run = bench.hold('a', performance.now() - 8_000);

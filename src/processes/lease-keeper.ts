@@ -39,6 +39,7 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   private owner = '';
   private beatTimer: NodeJS.Timeout | null = null;
   private watchTimer: NodeJS.Timeout | null = null;
+  private isWell = true;
 
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
@@ -64,6 +65,23 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     return performance.now() - provenAt < this.config.LEASE_FENCE_MS;
   }
 
+  /** Whether the run is provably ours, now. It is given up where not: whoever acts for it asks before. */
+  isHeld({ processId, fence }: Run): boolean {
+    const run = this.held.get(processId);
+    if (run?.fence !== fence) return false;
+    this.giveUpUnlessProven(run);
+    return !run.log.isLost;
+  }
+
+  /**
+   * Resolves when the guard knows that this worker is well: it may have heard nothing while the database was away, and would kill
+   * what is started now.
+   * @throws Error while the database does not answer
+   */
+  async assureGuard(): Promise<void> {
+    if (!this.isWell && !(await this.beat())) throw new Error('The database does not answer.');
+  }
+
   hold(owner: string, run: LiveRun, claimSentAt: number): void {
     this.owner = owner;
     this.held.set(run.processId, { ...run, provenAt: claimSentAt });
@@ -84,8 +102,6 @@ export class LeaseKeeper implements OnApplicationBootstrap {
   private scheduleBeat(afterMs: number): void {
     this.beatTimer = setTimeout(() => {
       void this.beat().then((isWell) => {
-        // The engine's guard kills the CLIs of a worker that cannot do so itself: stopped, or stuck.
-        if (isWell) this.engine.heartbeat();
         if (this.beatTimer) this.scheduleBeat(isWell ? this.config.LEASE_HEARTBEAT_MS : this.retryMs());
       });
     }, afterMs);
@@ -99,8 +115,15 @@ export class LeaseKeeper implements OnApplicationBootstrap {
     return Math.min(ANSWER_TIMEOUT_MS, this.config.LEASE_HEARTBEAT_MS);
   }
 
-  /** @returns whether the database has answered */
+  /** @returns whether the database has answered, where there was anything to ask */
   private async beat(): Promise<boolean> {
+    this.isWell = await this.renew();
+    // The engine's guard kills the CLIs of a worker that cannot do so itself: stopped, or stuck.
+    if (this.isWell) this.engine.heartbeat();
+    return this.isWell;
+  }
+
+  private async renew(): Promise<boolean> {
     const renewing = [...this.held.values()].filter(({ log }) => !log.hasConcluded && !log.isLost);
     if (renewing.length === 0) return true;
     const sentAt = performance.now();
@@ -132,14 +155,13 @@ export class LeaseKeeper implements OnApplicationBootstrap {
 
   /** Gives up what cannot be proven to be ours, while it still is. */
   private fence(): void {
-    for (const run of this.held.values()) {
-      if (run.log.isLost || run.log.hasConcluded || this.isProven(run.provenAt)) continue;
-      this.logger.error(
-        { processId: run.processId },
-        'The lease could not be renewed in time: the run is given up.',
-      );
-      run.log.lose();
-    }
+    for (const run of this.held.values()) this.giveUpUnlessProven(run);
+  }
+
+  private giveUpUnlessProven({ processId, log, provenAt }: HeldRun): void {
+    if (log.isLost || log.hasConcluded || this.isProven(provenAt)) return;
+    this.logger.error({ processId }, 'The lease could not be renewed in time: the run is given up.');
+    log.lose();
   }
 
   private async deliver(processIds: string[]): Promise<void> {

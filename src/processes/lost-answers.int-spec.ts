@@ -215,7 +215,7 @@ describe('a write whose answer is lost', () => {
       const worker = new ProcessWorker(
         config,
         claims,
-        {} as LeaseKeeper,
+        { assureGuard: () => Promise.resolve() } as unknown as LeaseKeeper,
         {} as EventAppender,
         {} as ProcessRunner,
       );

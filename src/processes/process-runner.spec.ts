@@ -4,7 +4,7 @@ import { FakeLog, tick } from '../../test/support/fake-log.js';
 import { readConfig, requireStores } from '../platform/config/config.js';
 import type { TranscriptsService } from '../sessions/transcripts.service.js';
 import { EventAppender } from './event-appender.js';
-import type { LiveRun } from './lease-keeper.js';
+import type { LeaseKeeper, LiveRun } from './lease-keeper.js';
 import type { ClaimedProcess } from './process-claims.repository.js';
 import { ProcessRunner } from './process-runner.js';
 import type { ProcessCommandsRepository } from './process-commands.repository.js';
@@ -51,6 +51,7 @@ function begin(tell: (context: RunContext) => AsyncGenerator<EngineEvent>, retry
   const runner = new ProcessRunner(
     config,
     engine,
+    { isHeld: () => true } as unknown as LeaseKeeper,
     queue as unknown as ProcessesQueue,
     {} as TranscriptsService,
     { watch: () => workspace } as unknown as RunWorkspaces,

@@ -9,7 +9,7 @@ import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { TranscriptsService } from '../sessions/transcripts.service.js';
 import { factsOf, toEngineRequest, toOutcome, toProcessEvent } from './engine-events.js';
 import { ENGINE } from './engine.provider.js';
-import type { LiveRun } from './lease-keeper.js';
+import { LeaseKeeper, type LiveRun } from './lease-keeper.js';
 import { PermissionDesk } from './permission-desk.js';
 import type { ClaimedProcess } from './process-claims.repository.js';
 import { ProcessCommandsRepository } from './process-commands.repository.js';
@@ -40,6 +40,7 @@ export class ProcessRunner {
   constructor(
     @Inject(CONFIG) private readonly config: ServerConfig,
     @Inject(ENGINE) private readonly engine: ClaudeEngine,
+    private readonly leases: LeaseKeeper,
     private readonly queue: ProcessesQueue,
     private readonly transcripts: TranscriptsService,
     private readonly workspaces: RunWorkspaces,
@@ -85,7 +86,9 @@ export class ProcessRunner {
       seen.ending = ending;
       if (!mayRunAgain(claimed, ending)) await this.conclude(run, await judged(ending));
     };
-    const context = { signal, kill, workspaceKey: sessionId, transcript, mayAsk, askPermission, steering };
+    const isHeld = () => this.leases.isHeld(run);
+    const workspaceKey = sessionId;
+    const context = { signal, kill, workspaceKey, transcript, mayAsk, isHeld, askPermission, steering };
     await readToItsEnd(this.engine.run(request, context), take, () =>
       run.controller.abort(new RunAbort('fenced')),
     );

@@ -25,6 +25,7 @@ class Bench {
       hold: (_owner: string, { processId }: LiveRun) => void this.held.push(processId),
       release: ({ processId }: LiveRun) => void this.held.splice(this.held.indexOf(processId), 1),
       isProven: () => this.isProven,
+      assureGuard: () => Promise.resolve(),
       stop: () => undefined,
     } as unknown as LeaseKeeper,
     new EventAppender(this.log.repository, this.log.endings, this.log.channel),

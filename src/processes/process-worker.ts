@@ -75,6 +75,7 @@ export class ProcessWorker {
   }
 
   private async claim(): Promise<{ claimed: ClaimedProcess; run: LiveRun } | null> {
+    await this.leases.assureGuard();
     const sentAt = performance.now();
     this.claiming += 1;
     try {
