@@ -196,7 +196,6 @@ export class CliRun implements Occupant {
   /** Asks the CLI at hand, a spare, or one that is started for it. */
   private async answer(task: Task): Promise<void> {
     const { conversation, request, question } = task;
-    if (!this.current) this.supply.makeRoom();
     if (!this.current && conversation.isFresh)
       this.current = await this.supply.takeSpare(request, this.context);
     const cli = this.current ?? (await this.launch(task));
@@ -210,6 +209,7 @@ export class CliRun implements Occupant {
   /** Starts a CLI for it. Null where the run has ended before. */
   private async launch({ conversation, request, cliPath }: Task): Promise<LaunchedCli | null> {
     if (!conversation.isFresh) this.supply.missKept();
+    this.supply.makeRoom();
     const workspace = await this.settings.folders.makeWorkspace(this.context.workspaceKey);
     const cli = await LaunchedCli.make(this.settings);
     this.current = cli;

@@ -22,7 +22,7 @@ export interface SupplyOptions {
   sessionIdleMs?: number | undefined;
   /**
    * What all CLIs may have of memory before those that do nothing give way. Unless told, there are no more CLIs that run or are
-   * kept than slots, whatever they need.
+   * kept than slots, and one more with the spares: when all slots are taken, one is at hand for the first that is free.
    */
   memoryBudgetBytes?: number | undefined;
 }
@@ -78,7 +78,7 @@ export class CliSupply {
         maxAgeMs: spareMaxAgeMs,
         standing: launchRequestOf({ prompt: '', permissionMode: 'deny', timeoutMs: 0 }, settings),
         start: (request, onLaunched) => this.startSpare(request, onLaunched),
-        mayStart: () => !this.demand.isAnyoneWaiting() && this.hasMemoryForOneMore(),
+        mayStart: () => !this.demand.isAnyoneWaiting() && this.hasPlaceForOneMore(),
       },
       this.departures,
     );
@@ -103,6 +103,9 @@ export class CliSupply {
   /** What can be done while nobody waits: spares are replaced, what was idle for too long is ended. */
   tend(): void {
     this.kept.tend();
+    // Whoever took a spare has not waited for this.
+    if (this.memoryBudgetBytes === undefined)
+      while (this.demand.clis().length + this.kept.size > this.slots && this.kept.evictOne());
     this.spares.tend();
   }
 
@@ -139,10 +142,11 @@ export class CliSupply {
     this.kept.miss();
   }
 
-  /** Has what does nothing give way to a run that begins, and has no CLI yet. */
+  /** Has what does nothing give way to a CLI that is about to be started. One that has a spare needs no more than that did. */
   makeRoom(): void {
     if (this.memoryBudgetBytes === undefined) {
       while (this.demand.clis().length + this.kept.size >= this.slots && this.kept.evictOne());
+      while (!this.hasPlaceForOneMore() && this.spares.evictOne());
       return;
     }
     // What is killed is not gone at once: each is taken to have given back what a CLI has.
@@ -193,8 +197,9 @@ export class CliSupply {
     return cli.warmUp();
   }
 
-  private hasMemoryForOneMore(): boolean {
-    if (this.memoryBudgetBytes === undefined) return true;
+  private hasPlaceForOneMore(): boolean {
+    if (this.memoryBudgetBytes === undefined)
+      return this.demand.clis().length + this.kept.size + this.spares.clis.length <= this.slots;
     return this.usedBytes() + NEW_CLI_BYTES <= this.memoryBudgetBytes;
   }
 

@@ -13,6 +13,10 @@ interface NewApiKeyRow {
   expiresAt: Date | null;
 }
 
+export interface UsableApiKey extends Pick<ApiKey, 'id' | 'userId' | 'scopes' | 'expiresAt' | 'lastUsedAt'> {
+  ownerRole: User['role'];
+}
+
 @Injectable()
 export class ApiKeysRepository {
   constructor(private readonly prisma: PrismaService) {}
@@ -35,16 +39,15 @@ export class ApiKeysRepository {
   }
 
   /** The key and its owner, unless either may not be used any more. */
-  findUsable(hash: Uint8Array<ArrayBuffer>): Promise<(ApiKey & { user: User }) | null> {
-    return this.prisma.apiKey.findFirst({
-      where: {
-        hash,
-        revokedAt: null,
-        OR: [{ expiresAt: null }, { expiresAt: { gt: new Date() } }],
-        user: { disabledAt: null },
-      },
-      include: { user: true },
-    });
+  async findUsable(hash: Uint8Array<ArrayBuffer>): Promise<UsableApiKey | null> {
+    // One query, and not one for each table: every request begins with it.
+    const rows = await this.prisma.$queryRaw<UsableApiKey[]>`
+      SELECT key.id, key.user_id AS "userId", key.scopes, key.expires_at AS "expiresAt",
+        key.last_used_at AS "lastUsedAt", owner.role AS "ownerRole"
+      FROM api_keys key JOIN users owner ON owner.id = key.user_id
+      WHERE key.hash = ${hash} AND key.revoked_at IS NULL AND owner.disabled_at IS NULL
+        AND (key.expires_at IS NULL OR key.expires_at > ${new Date()})`;
+    return rows[0] ?? null;
   }
 
   /** Writes at most once a minute a key. */

@@ -96,7 +96,7 @@ export class ApiKeysService {
     return {
       userId: row.userId,
       apiKeyId: row.id,
-      isAdministrator: row.user.role === 'admin' && row.scopes.includes('admin'),
+      isAdministrator: row.ownerRole === 'admin' && row.scopes.includes('admin'),
       scopes: new Set(parseScopes(row.scopes)),
       expiresAt: row.expiresAt?.getTime() ?? null,
     };
