@@ -9,24 +9,41 @@ const PATIENCE_MS = 30_000;
 /** The pids of the CLIs of a server, sandboxes included: their home is a launch's folder in its data directory. */
 export function clisOf(directory) {
   const prefix = `HOME=${directory}/engine/launches/`;
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) =>
-      read(`/proc/${pid}/environ`)
-        .split('\0')
-        .some((variable) => variable.startsWith(prefix)),
-    );
+  return withVariable((variable) => variable.startsWith(prefix));
 }
+
+/** How many CLIs those are: a sandbox is several processes, with one home. */
+export function countClisOf(directory) {
+  return new Set(clisOf(directory).map(homeOf)).size;
+}
+
+/** The pids of a launch: its CLI, its sandbox, and what its tools have started. */
+export function processesOf(launch) {
+  return withVariable((variable) => variable === `CLAUDE_RUNNER_LAUNCH=${launch}`);
+}
+
+/** The pids of programs with this command, whatever their environment says. */
+export function programsOf(command) {
+  return pids().filter((pid) => read(`/proc/${pid}/cmdline`) === `${command.replaceAll(' ', '\0')}\0`);
+}
+
+const pids = () =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+
+const withVariable = (isIt) => pids().filter((pid) => read(`/proc/${pid}/environ`).split('\0').some(isIt));
+
+const homeOf = (pid) => /HOME=([^\0]*)/.exec(read(`/proc/${pid}/environ`))?.[1];
 
 /** Resolves when at least so many CLIs of the server are up, and none of them, nor the server, does anything. */
 export async function untilQuiet({ directory, pid }, launches) {
   const deadline = performance.now() + PATIENCE_MS;
   let quiet = 0;
   for (let before = -1; quiet < QUIET_POLLS; await sleep(POLL_MS)) {
-    const pids = clisOf(directory);
-    const ticks = [pid, ...pids].reduce((sum, each) => sum + ticksOf(each), 0);
-    const homes = new Set(pids.map((each) => /HOME=([^\0]*)/.exec(read(`/proc/${each}/environ`))?.[1]));
+    const clis = clisOf(directory);
+    const ticks = [pid, ...clis].reduce((sum, each) => sum + ticksOf(each), 0);
+    const homes = new Set(clis.map(homeOf));
     quiet = homes.size >= launches && Math.abs(ticks - before) <= MOST_TICKS ? quiet + 1 : 0;
     before = ticks;
     if (performance.now() > deadline) throw new Error(`There is no rest, with ${homes.size} CLIs.`);

@@ -34,6 +34,34 @@ median ${ms(quantile(shares, 0.5))}, p95 ${ms(quantile(shares, 0.95))} of ${shar
   return tables;
 }
 
+/**
+ * Writes its section of docs/benchmarks.md.
+ * @returns its tables, and whether every run had something that could be left, and nothing is
+ */
+export function writeLeftovers(rows, { runs, timeoutMs, afterMs }) {
+  const seconds = afterMs / 1000;
+  const tables = [
+    `| ended by | runs | CLIs alive before | of them with programs of a tool | alive ${seconds} s after: CLIs | programs | bar |`,
+    '|---|---|---|---|---|---|---|',
+    ...rows.map(({ end, before, after }) => {
+      const cells = [runs, before.clis, before.programs, after.clis + after.spares, after.programs, 0];
+      return `| ${[end, ...cells].join(' | ')} |`;
+    }),
+  ].join('\n');
+  const text = `## Leftovers
+
+\`npm run bench:leftovers\` writes this section, and \`npm run bench\` does in the end. Runs that hang are ended: by a cancel, by
+\`timeoutMs: ${timeoutMs}\`, or with their worker, a process for each run, which gets SIGKILL. Every other one hangs while the model owes it an
+answer, the others in a Bash command with two programs, one of which has left its session and its environment. Four at once,
+with the sandbox, spares and kept CLIs as they come; with the killed workers ${rows.reduce((sum, { before }) => sum + before.spares, 0)} spares were to go, and count among the CLIs
+after. ${availableParallelism()} cores, Node ${process.versions.node}.`;
+  writeSection('leftovers', `${text}\n\n${tables}`);
+  const isClean = rows.every(
+    ({ before, after }) => before.clis === runs && after.clis + after.spares + after.programs === 0,
+  );
+  return { tables, isClean };
+}
+
 function wait(name, rounds, turn, figure, bar) {
   const of = (contender) => rounds.map((round) => round[contender][turn][figure]);
   const ratios = rounds.map(({ bare, service }) => service[turn][figure] / bare[turn][figure]);

@@ -1,8 +1,9 @@
 // `npm run bench`: how long a caller waits for Claude through the service, and how much goes through it, beside what the caller
 // would use instead. Everything is real but the model: the CLI asks a scripted Messages API that answers at once, so that what
 // is measured is ours and the CLI's. The contenders take turns (A B A B …): these figures are compared pair by pair, since a
-// machine's speed drifts. Writes its section of docs/benchmarks.md. BENCH_RUNS: rounds of one conversation at a time.
-import { prepare } from '../scripts/prepared.mjs';
+// machine's speed drifts. Writes its section of docs/benchmarks.md, in the end bench/leftovers.mjs its own. BENCH_RUNS: rounds of one
+// conversation at a time.
+import { prepare, runShown } from '../scripts/prepared.mjs';
 
 prepare();
 const { writeReport } = await import('./report.mjs');
@@ -45,7 +46,7 @@ await withServer(async (server) => {
   memory = await inTurn(0, { bare: () => bareMemory(server), service: () => serviceMemory(server) });
 });
 console.log(`\n${writeReport({ rounds, shares, crowds, memory })}`);
-process.exit();
+process.exit(runShown(process.execPath, ['bench/leftovers.mjs']));
 
 /** Who goes first changes, so that neither always finds the machine as the other left it. */
 async function inTurn(round, contenders) {

@@ -16,50 +16,62 @@ const PATIENCE_MS = 60_000;
 
 /**
  * A whole server, a process of its own, on stores of its own, durable as they are by default, with a Messages API that answers
- * at once. The sandbox is on.
+ * at once unless `script` says otherwise. The sandbox is on. `startBeside` starts another one on the same stores, with a data
+ * directory of its own; `kill` takes a signal, and resolves when it has ended.
  */
-export async function withServer(use) {
+export async function withServer(use, { script = () => textAnswer(ANSWER), environment = {} } = {}) {
   const directory = mkdtempSync(join(tmpdir(), 'claude-runner-bench-'));
   const cacheDirectory = new URL('../.cache/distribution', import.meta.url).pathname;
   const searchPath = process.env.PATH;
-  const messages = await startMessagesApi({ script: () => textAnswer(ANSWER) });
+  const messages = await startMessagesApi({ script });
   const postgres = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
   const redis = await startEmbeddedRedis({ directory: join(directory, 'redis'), cacheDirectory });
   const bwrapPath = await findBubblewrap({ cacheDirectory, searchPath });
-  const server = spawn(process.execPath, ['dist/src/main.js'], {
-    env: {
-      PATH: process.env.PATH,
-      PORT: '0',
-      LOG_LEVEL: 'debug',
-      DATA_DIR: directory,
-      DATABASE_URL: postgres.url,
-      REDIS_URL: redis.url,
-      ANTHROPIC_API_KEY: 'sk-ant-bench',
-      ANTHROPIC_BASE_URL: messages.url,
-      CLAUDE_SANDBOX: process.platform === 'linux' ? 'required' : 'off',
-      ...(bwrapPath ? { CLAUDE_BWRAP_PATH: bwrapPath } : {}),
-      WORKER_CONCURRENCY: '4',
-      SHUTDOWN_GRACE_MS: '1000',
-    },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const exited = new Promise((resolve) => server.once('exit', resolve));
-  const log = new ServerLog(server.stdout);
+  const shared = {
+    PATH: process.env.PATH,
+    PORT: '0',
+    LOG_LEVEL: 'debug',
+    DATABASE_URL: postgres.url,
+    REDIS_URL: redis.url,
+    ANTHROPIC_API_KEY: 'sk-ant-bench',
+    ANTHROPIC_BASE_URL: messages.url,
+    CLAUDE_SANDBOX: process.platform === 'linux' ? 'required' : 'off',
+    ...(bwrapPath ? { CLAUDE_BWRAP_PATH: bwrapPath } : {}),
+    WORKER_CONCURRENCY: '4',
+    SHUTDOWN_GRACE_MS: '1000',
+    ...environment,
+  };
+  const servers = [];
+  const start = async (dataDirectory, more = {}) => {
+    const server = startServer({ ...shared, DATA_DIR: dataDirectory, ...more });
+    servers.push(server);
+    return { ...server, directory: dataDirectory, url: await server.url };
+  };
+  const startBeside = (more) => start(mkdtempSync(join(directory, 'beside-')), more);
   try {
-    const url = await Promise.race([
-      log.url,
-      exited.then(() => Promise.reject(new Error(`The server ended:\n${log.lines.join('\n')}`))),
-    ]);
+    const server = await start(directory);
     const key = readFileSync(join(directory, 'api-key'), 'utf8').trim();
-    await use({ url, key, messagesUrl: messages.url, pid: server.pid, directory, log });
+    await use({ ...server, key, messages, messagesUrl: messages.url, startBeside });
   } finally {
-    server.kill('SIGTERM');
-    await exited;
+    await Promise.all(servers.map(({ kill }) => kill('SIGTERM')));
     await redis.stop();
     await postgres.stop();
     await messages.close();
-    rmSync(directory, { recursive: true, force: true });
+    // What a server that was killed had started may need a moment to be gone.
+    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   }
+}
+
+function startServer(env) {
+  const server = spawn(process.execPath, ['dist/src/main.js'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const exited = new Promise((resolve) => server.once('exit', resolve));
+  const log = new ServerLog(server.stdout);
+  const ended = exited.then(() => Promise.reject(new Error(`The server ended:\n${log.lines.join('\n')}`)));
+  const kill = (signal) => {
+    server.kill(signal);
+    return exited;
+  };
+  return { pid: server.pid, log, kill, url: Promise.race([log.url, ended]) };
 }
 
 /** What the server says of itself. */

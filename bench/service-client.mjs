@@ -26,12 +26,9 @@ export async function throughService({ url, key }, sessionId) {
   };
 }
 
-async function sessionOf({ url, key }, eventStream) {
+async function sessionOf(server, eventStream) {
   const id = /"processId":"([^"]+)"/.exec(eventStream)?.[1];
-  const response = await fetch(`${url}/api/v1/claude/processes/${id}`, {
-    headers: { Authorization: `Bearer ${key}` },
-  });
-  return (await response.json()).sessionId;
+  return (await find(server, id)).sessionId;
 }
 
 /** Waits for the answer, as a script would. @returns the session that it ran in */
@@ -49,4 +46,31 @@ function execute({ url, key }, sessionId, accept) {
     headers: { Authorization: `Bearer ${key}`, Accept: accept, 'Content-Type': 'application/json' },
     body: JSON.stringify({ prompt: 'What is the answer?', sessionId }),
   });
+}
+
+/** @returns the process, which goes its way */
+export function submit(server, request) {
+  return ask(server, 'POST', 'execute/async', request);
+}
+
+export function find(server, id) {
+  return ask(server, 'GET', `processes/${id}`);
+}
+
+export function cancel(server, id) {
+  return ask(server, 'DELETE', `processes/${id}`);
+}
+
+async function ask({ url, key }, method, path, body) {
+  const response = await fetch(`${url}/api/v1/claude/${path}`, {
+    method,
+    headers: {
+      Authorization: `Bearer ${key}`,
+      ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(`${method} ${path}: ${JSON.stringify(answer)}`);
+  return answer;
 }
