@@ -42,7 +42,16 @@ describe('CLAUDE_MCP_CONFIG', () => {
     ['a name of two meanings', { mcpServers: { a__b: stdio } }, 'mcpServers.a__b must be a name'],
     ['a name that is too long', { mcpServers: { ['a'.repeat(65)]: stdio } }, 'must be a name of 1 to 64'],
     ['no command', { mcpServers: { notes: { args: [SECRET] } } }, 'mcpServers.notes.command: must be a text'],
-    ['an empty command', { mcpServers: { notes: { command: '' } } }, 'mcpServers.notes.command: must not be'],
+    [
+      'an empty command',
+      { mcpServers: { notes: { command: '' } } },
+      'mcpServers.notes.command: must be an absolute',
+    ],
+    [
+      'a command in the workspace',
+      { mcpServers: { notes: { command: './notes' } } },
+      'must be an absolute path',
+    ],
     [
       'args that are no list',
       { mcpServers: { notes: { ...stdio, args: SECRET } } },

@@ -32,7 +32,8 @@ const ServerSchema = z.preprocess(
     [
       z.strictObject({
         type: z.literal('stdio'),
-        command: text.min(1, 'must not be empty'),
+        // One in the workspace would be whatever Claude has written there.
+        command: text.regex(/^(\/.+|[^/]+)$/, 'must be an absolute path, or a name without slashes'),
         args: z.array(text).optional(),
         env: texts(/^[A-Za-z_]\w*$/, 'a variable'),
       }),
