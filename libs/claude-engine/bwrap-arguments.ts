@@ -13,8 +13,8 @@ export interface SandboxPlan {
   /** Folders that nothing is to be seen of, where the system's own folder would show them. */
   hidden: readonly string[];
   workingDirectory: string;
-  /** Whether its programs are to get namespaces of their own beneath it: see programArguments. */
-  separatesPrograms: boolean;
+  /** Where its programs are at home, if they are to get namespaces of their own beneath it: see programArguments. */
+  programHome: string | null;
 }
 
 /** How the programs that tools start are kept from the CLI that starts them. */
@@ -104,8 +104,8 @@ export function programArguments({ uid, readable, hidden, home }: ProgramPlan): 
 const SEALED = '/run/sealed';
 const MOUNT_UNCOVERED_PROC = `/usr/bin/mount -t proc -o nosuid,nodev,noexec proc ${SEALED}/proc && exec "$@"`;
 
-function needsUncoveredProc({ uid, separatesPrograms }: SandboxPlan): boolean {
-  return separatesPrograms && uid !== null;
+function needsUncoveredProc({ uid, programHome }: SandboxPlan): boolean {
+  return programHome !== null && uid !== null;
 }
 
 function namespaces(plan: SandboxPlan): string[] {
@@ -125,7 +125,7 @@ function asUser(uid: number | null): string[] {
   return ['/usr/bin/setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--inh-caps=-all', '--'];
 }
 
-function system({ hasNetwork, hidden }: SandboxPlan): string[] {
+function system({ hasNetwork, hidden, programHome }: SandboxPlan): string[] {
   const files = hasNetwork ? [...SYSTEM_FILES, ...NETWORK_FILES] : SYSTEM_FILES;
   return [
     ...['--ro-bind', '/usr', '/usr', ...SYSTEM_FOLDERS.flatMap(systemFolder)],
@@ -135,7 +135,8 @@ function system({ hasNetwork, hidden }: SandboxPlan): string[] {
     ...['--perms', '0755', '--dir', '/etc'],
     ...files.flatMap((file) => [...parents(file), '--ro-bind-try', file, file]),
     ...['--proc', '/proc', '--dev', '/dev'],
-    ...['/dev/shm', '/tmp'].flatMap((place) => [
+    ...['/dev/shm', '/tmp', ...(programHome === null ? [] : [programHome])].flatMap((place) => [
+      ...parents(place),
       ...['--perms', '1777', '--size', String(TEMPORARY_BYTES), '--tmpfs', place],
     ]),
   ];

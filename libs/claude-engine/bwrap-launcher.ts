@@ -19,7 +19,7 @@ const RUN_LIMITED = '/opt/claude/run-limited';
 const API_FOLDER = '/run/claude';
 const SOCKET = `${API_FOLDER}/messages.sock`;
 const INNER_BWRAP = '/opt/claude/bwrap';
-/** Of the programs that tools start: on the disk, gone with the launch. */
+/** Of the programs that tools start: gone with the launch, and no larger than what is temporary. */
 const HOME = '/home/claude';
 /** The CLI listens there for others of its kind. */
 const CLI_SOCKETS = '/tmp/cc-socks';
@@ -105,31 +105,25 @@ export class BwrapLauncher implements Launcher {
     workspace: string;
   }): Promise<string[]> {
     const { identity, network, hidden, cliPath, separation } = this.options;
-    const { config, root, temporary } = folders;
+    const { config, root } = folders;
     const uid = identity === 'own-user' ? await ownerOf(workspace) : null;
-    if (uid !== null) for (const folder of [config, temporary]) await giveTo(uid, folder);
+    if (uid !== null) await giveTo(uid, config);
     const innerUid = uid ?? INNER_UID;
     const program = separation
       ? programArguments({
-          ...{
-            uid: innerUid,
-            readable: [config],
-            hidden: [API_FOLDER, CLI_SOCKETS],
-
-            home: HOME,
-          },
+          ...{ uid: innerUid, readable: [config], hidden: [API_FOLDER, CLI_SOCKETS], home: HOME },
         })
       : null;
     const files = await writeFiles(root, innerUid, program);
     return bwrapArguments({
-      ...{ uid, hidden, hasNetwork: network === 'host', separatesPrograms: separation !== null },
+      ...{ uid, hidden, hasNetwork: network === 'host', programHome: separation && HOME },
       readable: {
         ...files,
         [CLI]: cliPath,
         [SOCKET]: join(root, SOCKET_NAME),
         ...(separation ? { [INNER_BWRAP]: separation.bwrapPath } : {}),
       },
-      writable: { [WORKSPACE]: workspace, [config]: config, ...(separation ? { [HOME]: temporary } : {}) },
+      writable: { [WORKSPACE]: workspace, [config]: config },
       workingDirectory: WORKSPACE,
     });
   }

@@ -24,11 +24,19 @@ it('lets one request probe after its time, and closes when that is answered', ()
   fail(3);
   now = 100;
   expect(breaker.state).toBe('half_open');
-  expect([breaker.admit(), breaker.admit()]).toEqual([0, 1000]);
+  expect([breaker.admit(), breaker.admit()]).toEqual([0, 200]);
   breaker.abandon();
   expect(breaker.admit()).toBe(0);
   breaker.succeed();
   expect([breaker.state, breaker.admit(), breaker.admit()]).toEqual(['closed', 0, 0]);
+});
+
+it('does not wait for ever for a probe that nothing comes of', () => {
+  fail(3);
+  now = 100;
+  expect([breaker.admit(), breaker.admit()]).toEqual([0, 200]);
+  now += 30_000;
+  expect([breaker.admit(), breaker.admit()]).toEqual([0, 200]);
 });
 
 it('stays open for longer each time that a probe fails, up to a bound, and takes late failures for nothing new', () => {

@@ -11,8 +11,8 @@ export interface BreakerOptions {
 const FAILURES = 10;
 const OPEN_MS = 5_000;
 const LONGEST_OPEN_MS = 30_000;
-/** Who comes while a probe is on its way asks again after that. */
-const PROBE_PATIENCE_MS = 1_000;
+/** A probe that nothing has come of for so long is not waited for: another one may go. */
+const PROBE_PATIENCE_MS = 30_000;
 
 /**
  * Stands in front of the Messages API. After some failures in a row, of whichever launches, nobody asks for a while; then one
@@ -25,7 +25,7 @@ export class CircuitBreaker {
   private failures = 0;
   private openMs: number;
   private openUntil: number | null = null;
-  private isProbing = false;
+  private probingUntil: number | null = null;
   private hasTrial = false;
   private readonly waiting = new Set<() => void>();
 
@@ -56,15 +56,16 @@ export class CircuitBreaker {
       case 'open':
         return this.remainingMs;
       case 'half_open':
-        if (this.isProbing) return PROBE_PATIENCE_MS;
-        this.isProbing = true;
+        // As long as if the probe failed: whoever asks again at once uses up its tries.
+        if (this.probingUntil !== null && this.now() < this.probingUntil) return this.openMs;
+        this.probingUntil = this.now() + PROBE_PATIENCE_MS;
         return 0;
     }
   }
 
   /** The API has answered a request: whatever it said, it is there. */
   succeed(): void {
-    this.isProbing = false;
+    this.probingUntil = null;
     this.failures = 0;
     this.openMs = this.firstOpenMs;
     this.openUntil = null;
@@ -72,7 +73,7 @@ export class CircuitBreaker {
   }
 
   fail(): void {
-    this.isProbing = false;
+    this.probingUntil = null;
     this.failures += 1;
     // What was on its way when it opened tells nothing new.
     if (this.state === 'open' || this.failures < this.maxFailures) return;
@@ -82,7 +83,7 @@ export class CircuitBreaker {
 
   /** A request that was let go has come to nothing, and not by the API. */
   abandon(): void {
-    this.isProbing = false;
+    this.probingUntil = null;
   }
 
   /**

@@ -235,7 +235,10 @@ describe('the end of a run', () => {
       await side.log.append([{ run: second, lastSeq, ...STARTED, events: [started] }]);
       expect(await side.find(processId)).toMatchObject({ usage: COMPLETED.usage });
       await side.endings.conclude(second, [used], afterLoss);
-      expect(await side.find(processId)).toMatchObject({ status: 'failed', usage: doubled, costUsd: null });
+      const ended = await side.find(processId);
+      expect(ended).toMatchObject({ status: 'failed', usage: doubled });
+      // By the prices of Opus 5.5: 4, 20, 0.2 and 5 dollars for a million tokens.
+      expect(ended.costUsd).toBeCloseTo((2 * (10 * 4 + 5 * 20 + 2 * 0.2 + 5)) / 1e6, 6);
     });
 
     it('uses up no attempt of its caller’s where it never started', async () => {

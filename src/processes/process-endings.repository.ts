@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
+import { costOf, modelOf } from '../../libs/claude-engine/index.js';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { decisionIn, toResolved, WITHDRAWN } from './permission-decision.js';
@@ -93,12 +94,26 @@ export class ProcessEndingsRepository {
   }
 }
 
+type Spent = Pick<Outcome, 'usage' | 'costUsd'>;
+
+/** What the attempt has used, and cost: at the prices of its model, where nobody was left to tell. */
+async function spentIn(
+  transaction: Prisma.TransactionClient,
+  locked: LockedProcess,
+  events: NewProcessEvent[],
+  told: Spent,
+): Promise<Spent> {
+  const usage = await usageOf(transaction, locked, events, told);
+  const { model } = locked.row;
+  return { usage, costUsd: told.costUsd ?? (usage && model ? costOf(modelOf(model), usage) : null) };
+}
+
 /** What the attempt has used: as its end tells or, where nobody was left to tell, as far as its log does. */
 async function usageOf(
   transaction: Prisma.TransactionClient,
   { row }: LockedProcess,
   events: NewProcessEvent[],
-  { usage }: Pick<Outcome, 'usage'>,
+  { usage }: Spent,
 ): Promise<Usage | null> {
   if (usage || !row.hasStarted) return usage ?? null;
   const waiting = events.findLast((event) => event.type === 'usage');
@@ -148,11 +163,11 @@ async function carryOut(
 ): Promise<Concluded> {
   const last = await closeQuestions(transaction, locked, events);
   if (verdict.kind === 'again') {
-    const spent = { ...verdict.spent, usage: await usageOf(transaction, locked, events, verdict.spent) };
+    const spent = await spentIn(transaction, locked, events, verdict.spent);
     return giveBack(transaction, locked, last, { ...verdict, spent });
   }
-  const usage = await usageOf(transaction, locked, events, verdict.outcome);
-  const written = await finish(transaction, locked, last, { ...verdict.outcome, usage });
+  const spent = await spentIn(transaction, locked, events, verdict.outcome);
+  const written = await finish(transaction, locked, last, { ...verdict.outcome, ...spent });
   return { events: written, next: await nextOfSession(transaction, locked) };
 }
 
@@ -167,7 +182,7 @@ const historyOf = (row: ProcessRow): RunHistory => ({
 });
 
 /** What the attempts before this one have used stands in the row. */
-const sumOf = (row: ProcessRow, { usage = null, costUsd = null }: Pick<Outcome, 'usage' | 'costUsd'>) => ({
+const sumOf = (row: ProcessRow, { usage = null, costUsd = null }: Spent) => ({
   usage: addUsage(row.usage as Usage | null, usage) ?? Prisma.DbNull,
   costUsd: addCost(row.costUsd, costUsd),
 });

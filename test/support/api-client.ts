@@ -71,8 +71,11 @@ export class ApiClient {
   /** Asks again until the process has ended. */
   async untilEnded(id: string): Promise<Process> {
     for (;;) {
-      const process = await this.find(id, { Prefer: 'wait=30' });
-      if (process.status !== 'pending' && process.status !== 'running') return process;
+      const path = `/api/v1/claude/processes/${id}`;
+      const { status, body } = await this.request<Process>('GET', path, undefined, { Prefer: 'wait=30' });
+      // What was asked while the database was away may still be refused when it is back.
+      const isUnanswered = status === 503 || body.status === 'pending' || body.status === 'running';
+      if (!isUnanswered) return body;
     }
   }
 
