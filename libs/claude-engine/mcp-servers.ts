@@ -6,7 +6,7 @@ import {
 import { type SupportedTool } from './supported-tools.js';
 
 /** A server of tools, as `.mcp.json` of Claude Code has it. `env` and `headers` may hold secrets. */
-export type McpServer =
+type McpServer =
   | { type: 'stdio'; command: string; args?: string[] | undefined; env?: Record<string, string> | undefined }
   | { type: 'http' | 'sse'; url: string; headers?: Record<string, string> | undefined };
 
