@@ -11,11 +11,12 @@ import { CliProbe } from './cli-probe.js';
 import { CliRun, type RunSettings } from './cli-run.js';
 import { assertPlainName, EngineFolders, type KeptWorkspace } from './engine-folders.js';
 import { type EngineEvent } from './engine-event.js';
-import { type EngineNotice, type LiveLaunch } from './engine-notice.js';
+import { type EngineNotice, type LiveLaunch, withoutSecrets } from './engine-notice.js';
 import { CliSupply, type SupplyOptions } from './cli-supply.js';
 import { Guard, type GuardOptions } from './guard.js';
 import { type Ladder } from './launch.js';
 import { OUTPUT_LIMITS, type OutputLimits } from './output-gate.js';
+import { type McpServers, reachableServers, secretsOf, toolNames } from './mcp-servers.js';
 import { type ReapedLaunch, reapOrphans } from './orphan-reaper.js';
 import { chooseLauncher, type SandboxOptions } from './sandbox.js';
 import { Upstream } from './upstream.js';
@@ -37,6 +38,8 @@ export interface CliEngineOptions {
   models?: readonly string[] | undefined;
   /** The tools that it may offer, of those that the sandbox allows; all of them unless told. */
   tools?: readonly string[] | undefined;
+  /** What offers further tools, in every launch; none unless told. Without a sandbox there are none. */
+  mcpServers?: McpServers | undefined;
   /** For requests that name no model; the CLI's own default unless told. */
   defaultModel?: string;
   /** How long the CLI may say nothing, unless a tool runs; 120,000 unless told. */
@@ -87,14 +90,20 @@ export class CliEngine implements ClaudeEngine {
    */
   static async open(options: CliEngineOptions): Promise<CliEngine> {
     const { directory, guard, sandbox = { mode: 'auto', network: 'none' } } = options;
-    const { onNotice = () => undefined, cliPath = bundledCliPath() } = options;
+    const { mcpServers: configured = {}, cliPath = bundledCliPath() } = options;
+    const onNotice = withoutSecrets(options.onNotice ?? (() => undefined), secretsOf(configured));
     const folders = new EngineFolders(directory);
     const launcher = await chooseLauncher(sandbox, { cliPath, onNotice });
+    const { reachable: mcpServers, left } = reachableServers(configured, launcher.containment);
+    if (left) onNotice({ kind: 'mcp_servers_left_out', ...left });
     const settings = {
       cliPath,
       folders,
       launcher,
-      tools: launcher.tools.filter((name) => options.tools?.includes(name) ?? true),
+      offer: {
+        tools: launcher.tools.filter((name) => options.tools?.includes(name) ?? true),
+        mcpServers,
+      },
       upstream: options.upstream ?? new Upstream(options),
       probe: new CliProbe(directory),
       models: options.models,
@@ -156,7 +165,7 @@ export class CliEngine implements ClaudeEngine {
   }
 
   async probe(): Promise<EngineHealth> {
-    const { cliPath: path, launcher, tools, probe } = this.settings;
+    const { cliPath: path, launcher, offer, probe } = this.settings;
     const { version, detail } = await probe.look(path);
     const { containment } = launcher;
     return {
@@ -165,7 +174,7 @@ export class CliEngine implements ClaudeEngine {
       path,
       detail,
       containment,
-      tools,
+      tools: toolNames(offer),
       hasFallback: false,
       breaker: this.settings.upstream.breaker.state,
       ...this.supplyFigures,

@@ -2,8 +2,17 @@ import { type CanUseTool, type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type PermissionMode } from './claude-engine.js';
 import { containmentHook } from './path-containment.js';
 import { type Containment } from './launcher.js';
+import {
+  isAmongTools,
+  isMcpTool,
+  mcpToolsHook,
+  sdkServers,
+  serversFor,
+  type ToolOffer,
+  toolNames,
+} from './mcp-servers.js';
 import { type JsonSchema } from './plain-schema.js';
-import { CHANGING_TOOLS, type SupportedTool } from './supported-tools.js';
+import { CHANGING_TOOLS } from './supported-tools.js';
 
 const PERMISSION_MODES: Record<PermissionMode, Options['permissionMode']> = {
   deny: 'dontAsk',
@@ -18,8 +27,7 @@ export function cliOptions(
   place: {
     workspace: string;
     containment: Containment;
-    /** What is offered. */
-    tools: readonly SupportedTool[];
+    offer: ToolOffer;
     defaultModel: string | undefined;
     /** What stands for the request's schema: see schemaForModel. */
     schema: JsonSchema | null;
@@ -27,9 +35,15 @@ export function cliOptions(
     canUseTool: CanUseTool | undefined;
   },
 ): Options {
-  const { workspace, containment, tools, schema, canUseTool } = place;
+  const { workspace, containment, offer, schema, canUseTool } = place;
   const { maxTurns, maxBudgetUsd, model = place.defaultModel } = request;
-  const isOffered = (name: string) => (tools as readonly string[]).includes(name);
+  const offered = toolNames(offer);
+  const isOffered = (name: string) => isAmongTools(offered, name);
+  const mcpServers = sdkServers(serversFor(offer.mcpServers, request.tools));
+  const hooks = [
+    ...(containment === 'file-tools' ? [containmentHook(workspace)] : []),
+    ...(request.tools?.some(isMcpTool) ? [mcpToolsHook(request.tools)] : []),
+  ];
   return {
     cwd: workspace,
     // A prompt is a command language otherwise: `@file` mentions and slash commands would be obeyed.
@@ -41,10 +55,12 @@ export function cliOptions(
     permissionMode: PERMISSION_MODES[request.permissionMode],
     // Where nobody answers, what would ask is refused at once.
     ...(canUseTool ? { canUseTool } : { permissionPrompts: 'none' }),
-    tools: (request.tools ?? tools).filter(isOffered),
+    tools: (request.tools ?? offer.tools).filter((name) => isOffered(name) && !isMcpTool(name)),
+    // Not on the command line: their variables and headers may be secrets.
+    ...(Object.keys(mcpServers).length === 0 ? {} : { mcpServers, mcpServersDelivery: 'initialize' }),
     allowedTools: allowedTools(request).filter(isOffered),
     disallowedTools: (request.disallowedTools ?? []).filter(isOffered),
-    ...(containment === 'file-tools' ? { hooks: { PreToolUse: [containmentHook(workspace)] } } : {}),
+    ...(hooks.length === 0 ? {} : { hooks: { PreToolUse: hooks } }),
     systemPrompt: systemPrompt(request),
     ...(model === undefined ? {} : { model }),
     ...(maxTurns === undefined ? {} : { maxTurns }),

@@ -20,6 +20,7 @@ import { type Guard } from './guard.js';
 import { within } from './launch-end.js';
 import { type CliSettings, LaunchedCli, type Occupant } from './launched-cli.js';
 import { type LaunchRequest, launchRequestOf } from './launch-request.js';
+import { isAmongTools, isMcpTool, type ToolOffer, toolNames } from './mcp-servers.js';
 import { higherUsage, NO_USAGE } from './open-message.js';
 import { heldTo } from './output-schema.js';
 import { refusalOf } from './path-containment.js';
@@ -33,14 +34,13 @@ import { endingOfKept } from './standing.js';
 import { Steering } from './steering.js';
 import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
-import { SUPPORTED_TOOLS, type SupportedTool } from './supported-tools.js';
+import { SUPPORTED_TOOLS } from './supported-tools.js';
 
 /** What the runs of one engine have in common. */
 export interface RunSettings extends CliSettings {
   /** Null: there is no CLI for this platform. */
   cliPath: string | null;
-  /** What is offered. */
-  tools: readonly SupportedTool[];
+  offer: ToolOffer;
   defaultModel: string | undefined;
   stallMs: number;
   probe: CliProbe;
@@ -290,9 +290,9 @@ export class CliRun implements Occupant {
 
   /** Whether the request needs a tool that this engine does not offer: nothing is answered without it. */
   private refuse(): boolean {
-    const { tools } = this.settings;
+    const offered = toolNames(this.settings.offer);
     const missing = (this.request.tools ?? []).filter(
-      (name) => isOneOf(SUPPORTED_TOOLS, name) && !isOneOf(tools, name),
+      (name) => (isOneOf(SUPPORTED_TOOLS, name) || isMcpTool(name)) && !isAmongTools(offered, name),
     );
     if (missing.length === 0) return false;
     const detail = `There is no ${missing.join(', ')} on the server that took this.`;

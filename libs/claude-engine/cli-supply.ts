@@ -6,9 +6,9 @@ import { type LiveLaunch } from './engine-notice.js';
 import { KeptSessions } from './kept-sessions.js';
 import { type CliSettings, LaunchedCli } from './launched-cli.js';
 import { type LaunchRequest, launchRequestOf } from './launch-request.js';
-import { familyOf, memoryOf } from './process-memory.js';
+import { type ToolOffer } from './mcp-servers.js';
+import { memoryOf } from './process-memory.js';
 import { SparePool } from './spare-pool.js';
-import { type SupportedTool } from './supported-tools.js';
 import { type Transcript } from './transcript.js';
 
 export interface SupplyOptions {
@@ -30,7 +30,7 @@ export interface SupplyOptions {
 interface SupplySettings extends CliSettings {
   cliPath: string | null;
   probe: CliProbe;
-  tools: readonly SupportedTool[];
+  offer: ToolOffer;
   defaultModel: string | undefined;
 }
 
@@ -51,8 +51,6 @@ const SPARE_MAX_AGE_MS = 10 * 60 * 1000;
 const TEND_MS = 1000;
 /** What a CLI has come to by the time it can be asked. */
 const NEW_CLI_BYTES = 160 * 1024 * 1024;
-/** bwrap, its child that is the first process inside, and the CLI. */
-const SANDBOXED_CLI = 3;
 
 /** CLIs that need not be started any more: spares, and those that sessions have kept. */
 export class CliSupply {
@@ -161,7 +159,7 @@ export class CliSupply {
   ): boolean {
     const { request, workspaceKey, conversation } = session;
     if (!this.kept.mayKeep || request.key === null || conversation.mark === null) return false;
-    if (this.kept.has(workspaceKey) || !isAlone(cli)) return false;
+    if (this.kept.has(workspaceKey) || !cli.isAlone) return false;
     if (this.memoryBudgetBytes !== undefined && this.usedBytes() > this.memoryBudgetBytes) return false;
     cli.leave();
     this.kept.put({ workspaceKey, launchKey: request.key, cli, conversation });
@@ -208,9 +206,4 @@ export class CliSupply {
     const pids = [...this.demand.clis(), ...kept, ...this.spares.clis].map(({ launch }) => launch.pid);
     return pids.reduce<number>((sum, pid) => sum + (pid === null ? 0 : memoryOf(pid)), 0);
   }
-}
-
-/** Whether nothing else runs beside the CLI: what a tool has left behind ends with the run that left it. */
-function isAlone({ launch: { pid } }: LaunchedCli): boolean {
-  return pid !== null && familyOf(pid).length <= SANDBOXED_CLI;
 }

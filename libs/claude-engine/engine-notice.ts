@@ -8,6 +8,10 @@ export type EngineNotice =
   | { kind: 'no_sandbox'; reason: string }
   /** There is a sandbox, but what tools start in it is not kept from the CLI: it reaches its output and its token. */
   | { kind: 'programs_not_separated'; reason: string }
+  /** Servers of tools that no launch reaches. */
+  | { kind: 'mcp_servers_left_out'; servers: string[]; reason: string }
+  /** One that a launch has, but its CLI does not. Told once for each launch. */
+  | { kind: 'mcp_server_failed'; launchId: string; server: string; status: string }
   /** What a launch has asked of the Messages API. */
   | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
   /** It asked the Messages API for something that no CLI needs, or that nobody knows here. Told once for each launch. */
@@ -41,4 +45,24 @@ export interface LiveLaunch {
   pid: number | null;
   /** Null for a spare. */
   workspaceKey: string | null;
+}
+
+/** Shorter ones are words like any other. */
+const SHORTEST_SECRET = 6;
+
+/** Passes notices on, without these in their texts: a CLI may say anything. */
+export function withoutSecrets(
+  tell: (notice: EngineNotice) => void,
+  secrets: readonly string[],
+): (notice: EngineNotice) => void {
+  const hidden = secrets.filter((secret) => secret.length >= SHORTEST_SECRET);
+  if (hidden.length === 0) return tell;
+  const redacted = (value: unknown) =>
+    typeof value === 'string'
+      ? hidden.reduce((text, secret) => text.replaceAll(secret, '[secret]'), value)
+      : value;
+  return (notice) => {
+    const fields = Object.entries(notice).map(([name, value]) => [name, redacted(value)] as const);
+    tell(Object.fromEntries(fields) as unknown as EngineNotice);
+  };
 }

@@ -2,8 +2,8 @@ import { type CanUseTool, type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest } from './claude-engine.js';
 import { cliOptions } from './cli-options.js';
 import { type Launcher } from './launcher.js';
+import { type ToolOffer } from './mcp-servers.js';
 import { schemaForModel } from './output-schema.js';
-import { type SupportedTool } from './supported-tools.js';
 
 /** What of a request is fixed once its CLI has started. */
 export interface LaunchRequest {
@@ -17,9 +17,9 @@ export interface LaunchRequest {
 }
 
 /** What the requests of one engine have in common. */
-interface Offer {
+interface Common {
   launcher: Launcher;
-  tools: readonly SupportedTool[];
+  offer: ToolOffer;
   defaultModel: string | undefined;
 }
 
@@ -35,11 +35,11 @@ const NOBODY: Asker = { isSteered: false, canUseTool: () => undefined };
 
 export function launchRequestOf(
   request: EngineRequest,
-  { launcher, tools, defaultModel }: Offer,
+  { launcher, offer, defaultModel }: Common,
   { isSteered, canUseTool }: Asker = NOBODY,
 ): LaunchRequest {
   const { outputSchema, maxBudgetUsd, permissionMode } = request;
-  const place = { containment: launcher.containment, tools, defaultModel };
+  const place = { containment: launcher.containment, offer, defaultModel };
   const isShared =
     !isSteered && outputSchema === undefined && maxBudgetUsd === undefined && permissionMode !== 'ask';
   const fixed = () => cliOptions(request, { ...place, workspace: '', schema: null, canUseTool: undefined });

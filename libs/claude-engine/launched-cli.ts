@@ -1,4 +1,10 @@
-import { type Options, type Query, query, type SDKMessage } from '@anthropic-ai/claude-agent-sdk';
+import {
+  type Options,
+  type Query,
+  query,
+  type SDKMessage,
+  type SDKSystemMessage,
+} from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
 import { cliEnvironment } from './cli-environment.js';
 import { type EngineFolders, type LaunchFolders } from './engine-folders.js';
@@ -9,6 +15,7 @@ import { type LaunchRequest } from './launch-request.js';
 import { type Launcher, type LaunchSite } from './launcher.js';
 import { NO_USAGE, usageSince } from './open-message.js';
 import { OutputGate, type OutputLimits, type OutputReader } from './output-gate.js';
+import { familyOf } from './process-memory.js';
 import { PromptInput, type Question } from './prompt-input.js';
 import { RunningTotals } from './running-totals.js';
 import { type MirrorTarget, TranscriptMirror } from './transcript-mirror.js';
@@ -24,6 +31,11 @@ export interface CliSettings {
   outputLimits: OutputLimits;
   onNotice: (notice: EngineNotice) => void;
 }
+
+/** bwrap, its child that is the first process inside, and the CLI. */
+const SANDBOXED_CLI = 3;
+/** That a CLI is believed to have. */
+const MOST_SERVERS = 64;
 
 /** Who is answered by a CLI for now. */
 export interface Occupant extends OutputReader {
@@ -51,6 +63,8 @@ export class LaunchedCli {
   private readonly mirror = new TranscriptMirror();
   private readonly totals = new RunningTotals();
   private readonly asked = new Set<string>();
+  /** The processes there were when it began to answer: MCP servers stay as long as it does. Null before. */
+  private household: ReadonlySet<number> | null = null;
   private readonly gate: OutputGate;
   /** What the launch had asked and used when its occupant entered. */
   private before = { requests: 0, usage: NO_USAGE };
@@ -137,6 +151,14 @@ export class LaunchedCli {
     return promptId !== undefined && this.asked.has(promptId);
   }
 
+  /** Whether nothing runs beside it but its MCP servers: what a tool has left behind ends with the run that left it. */
+  get isAlone(): boolean {
+    const { pid } = this.launch;
+    if (pid === null) return false;
+    const family = familyOf(pid);
+    return family.length <= SANDBOXED_CLI || family.every((member) => this.household?.has(member) ?? false);
+  }
+
   /** Resolves when it has said its last. */
   get ended(): Promise<void> {
     return this.reading;
@@ -212,9 +234,23 @@ export class LaunchedCli {
   /** Takes its lines until there are no more, or none can be read. */
   private async read(conversation: Query): Promise<void> {
     try {
-      for await (const line of conversation) await this.occupant?.see(this.totals.since(line));
+      for await (const line of conversation) {
+        if (this.household === null && line.type === 'system' && line.subtype === 'init')
+          this.lookAround(line);
+        await this.occupant?.see(this.totals.since(line));
+      }
     } catch (error) {
       this.breakage = String(error);
     }
+  }
+
+  /** When it begins to answer for the first time: no tool has run yet. */
+  private lookAround({ mcp_servers: servers }: SDKSystemMessage): void {
+    const { pid, id: launchId } = this.launch;
+    const hasServers = servers.length > 0 && pid !== null;
+    this.household = new Set(hasServers ? familyOf(pid) : []);
+    for (const { name: server, status } of servers.slice(0, MOST_SERVERS))
+      if (status !== 'connected')
+        this.settings.onNotice({ kind: 'mcp_server_failed', launchId, server, status });
   }
 }

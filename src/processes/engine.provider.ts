@@ -33,6 +33,7 @@ export const engineProvider: Provider = {
       },
       models: config.CLAUDE_MODELS,
       tools: config.CLAUDE_TOOLS,
+      mcpServers: config.mcpServers,
       cliPath: config.CLAUDE_CLI_PATH,
       defaultModel: config.CLAUDE_DEFAULT_MODEL,
       apiMaxRetries: config.CLAUDE_API_MAX_RETRIES,

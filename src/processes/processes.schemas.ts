@@ -26,7 +26,7 @@ export const text = (maxBytes: number) =>
 export const promptText = text(MIB).refine((value) => value.trim() !== '', 'must hold more than white space');
 
 const toolNames = z
-  .array(z.string().regex(/^[A-Za-z][\w-]{0,63}$/, 'must be the plain name of a tool'))
+  .array(z.string().regex(/^[A-Za-z][\w-]{0,127}$/, 'must be the plain name of a tool'))
   .max(64)
   .optional();
 
@@ -82,7 +82,10 @@ export const ExecuteRequestSchema = z
       .boolean()
       .default(false)
       .meta({ description: 'Whether it runs in a copy of the session, which stays as it is' }),
-    tools: toolNames.meta({ description: 'The only tools that the model is offered' }),
+    tools: toolNames.meta({
+      description:
+        'The only tools that the model is offered. A tool of an MCP server of the operator is `mcp__<server>__<tool>`, all of its tools are `mcp__<server>`',
+    }),
     allowedTools: toolNames.meta({ description: 'Tools that run without being asked for' }),
     disallowedTools: toolNames.meta({ description: 'Tools that never run' }),
     permissionMode: z.enum(['deny', 'ask', 'acceptEdits', 'plan']).default('deny').meta({

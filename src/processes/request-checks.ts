@@ -1,5 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { fullModelName, schemaProblem, SUPPORTED_TOOLS } from '../../libs/claude-engine/index.js';
+import {
+  fullModelName,
+  isAmongTools,
+  mcpToolsOf,
+  schemaProblem,
+  SUPPORTED_TOOLS,
+} from '../../libs/claude-engine/index.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
 import type { ErrorCode } from '../platform/errors/error-catalogue.js';
@@ -37,9 +43,11 @@ export class RequestChecks {
 
   private async requireTools(request: ExecuteRequest): Promise<void> {
     const { tools = [], allowedTools = [], disallowedTools = [] } = request;
-    requireAmong(SUPPORTED_TOOLS, { tools, allowedTools, disallowedTools });
+    const mcpTools = Object.keys(this.config.mcpServers).map(mcpToolsOf);
+    requireAmong([...SUPPORTED_TOOLS, ...mcpTools], { tools, allowedTools, disallowedTools });
     if (tools.length + allowedTools.length === 0) return;
-    if (this.config.CLAUDE_TOOLS) requireAmong(this.config.CLAUDE_TOOLS, { tools, allowedTools });
+    const { CLAUDE_TOOLS: builtIn } = this.config;
+    if (builtIn) requireAmong([...builtIn, ...mcpTools], { tools, allowedTools });
     const offered = await this.offeredByWorkers();
     if (offered) requireAmong(offered, { tools });
   }
@@ -53,7 +61,7 @@ export class RequestChecks {
 
 function requireAmong(offered: readonly string[], fields: Record<string, string[]>): void {
   for (const [field, names] of Object.entries(fields)) {
-    const index = names.findIndex((name) => !offered.includes(name));
+    const index = names.findIndex((name) => !isAmongTools(offered, name));
     if (index < 0) continue;
     const detail = `There is no tool ${names[index] ?? ''}: this server offers ${offered.join(', ')}`;
     throw refusal('tool_not_allowed', `/${field}/${index}`, detail);

@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { z } from 'zod';
-import { fullModelName } from '../../../libs/claude-engine/index.js';
+import { fullModelName, type McpServers } from '../../../libs/claude-engine/index.js';
 import { type Environment, EnvironmentSchema, SECRET_VARIABLES } from './environment.schemas.js';
+import { readMcpConfig } from './mcp-config.js';
 
 /** The environment is not one that the server can start with. Each line of the message names a variable. */
 export class ConfigError extends Error {
@@ -22,6 +23,8 @@ export type Config = Readonly<
     runsProcesses: boolean;
     /** Where the engine keeps what it runs, the workspaces of sessions among it. */
     engineDirectory: string;
+    /** From the file that CLAUDE_MCP_CONFIG names; holds secrets. */
+    mcpServers: McpServers;
   }
 >;
 
@@ -54,6 +57,8 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   if (demo && env.ANTHROPIC_BASE_URL !== undefined)
     problems.push('ANTHROPIC_API_KEY: must be set where ANTHROPIC_BASE_URL is');
   problems.push(...unfitLease(env), ...unofferedDefault(env));
+  const mcp = readMcpConfig(env.CLAUDE_MCP_CONFIG);
+  problems.push(...mcp.problems.map((problem) => `CLAUDE_MCP_CONFIG: ${problem}`));
   if (env.NODE_ENV === 'production') problems.push(...unfitForProduction(env, demo));
   if (problems.length > 0) throw new ConfigError(problems);
   const DATA_DIR = resolve(env.DATA_DIR);
@@ -62,6 +67,7 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
     DATA_DIR,
     engineDirectory: join(DATA_DIR, 'engine'),
     demo,
+    mcpServers: mcp.servers,
     servesApi: env.ROLE !== 'worker',
     runsProcesses,
   };

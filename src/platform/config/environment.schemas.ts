@@ -87,6 +87,7 @@ export const EnvironmentSchema = z.object({
   CLAUDE_TOOLS: list
     .pipe(z.array(z.enum(SUPPORTED_TOOLS, `must be of ${SUPPORTED_TOOLS.join(', ')}, separated by commas`)))
     .optional(),
+  CLAUDE_MCP_CONFIG: z.string().optional(),
   CLAUDE_API_MAX_RETRIES: countOrNone(10, 100),
   CLAUDE_BREAKER_FAILURES: count(10, 1_000_000),
   CLAUDE_SPARES: countOrNone(2, 256),
