@@ -4,6 +4,7 @@ import { PrismaClient } from '../../generated/prisma/client.js';
 import { CONFIG, type ServerConfig } from '../config/config.js';
 import { orLate } from '../timing/or-late.js';
 import { openPool } from './connections.js';
+import { StatementNames } from './statement-names.js';
 
 const TRANSACTION_WAIT_MS = 15_000;
 /** A server that is cut off within a transaction must not keep its locks from the others, nor their leases, for ever. */
@@ -19,6 +20,7 @@ interface Pool {
 
 class Database extends PrismaClient implements OnApplicationShutdown {
   constructor({ DATABASE_URL }: ServerConfig, { size, connectTimeoutMs, queryTimeoutMs }: Pool) {
+    const names = new StatementNames();
     super({
       // The long form quotes the arguments, prompts among them, and ends up in the log.
       errorFormat: 'minimal',
@@ -33,7 +35,7 @@ class Database extends PrismaClient implements OnApplicationShutdown {
           idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
           keepAlive: true,
         }),
-        { disposeExternalPool: true },
+        { disposeExternalPool: true, statementNameGenerator: (query) => names.of(query) },
       ),
     });
   }
