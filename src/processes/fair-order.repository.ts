@@ -34,6 +34,10 @@ export interface NextPlace {
   fairRank: bigint;
   /** The ranks of the user's processes are to be given out anew, once this one has its own. */
   isOutOfOrder: boolean;
+  /** 1 is next, as long as nothing is given out anew. */
+  position: number;
+  /** How many are pending, for whatever reason: of all users, and of this one. */
+  pending: { all: number; own: number };
 }
 
 /**
@@ -77,13 +81,20 @@ export async function lockShare(transaction: Prisma.TransactionClient, userId: s
   await lock();
 }
 
-/** Behind all that the user has waiting, before the order among these is looked at. Needs the lock of the share. */
+/**
+ * Behind all that the user has waiting, before the order among these is looked at, and how full the queue is: one look, since each
+ * is a part of what a caller waits for. Needs the lock of the share.
+ */
 export async function findNextPlace(
   transaction: Prisma.TransactionClient,
   { userId, sessionId, priority }: { userId: string; sessionId: string; priority: number },
 ): Promise<NextPlace> {
   const [place] = await transaction.$queryRaw<NextPlace[]>`
-    SELECT ${FIRST_TURN} + waiting.count * ${turn} AS "fairRank",
+    SELECT place.*,
+      (SELECT count(*)::int + 1 FROM processes WHERE ${WAITS} AND fair_rank <= place."fairRank") AS position,
+      (SELECT json_build_object('all', count(*), 'own', count(*) FILTER (WHERE user_id = ${userId}::uuid))
+        FROM processes WHERE status = 'pending') AS pending
+    FROM (SELECT ${FIRST_TURN} + waiting.count * ${turn} AS "fairRank",
       coalesce(waiting.has_later OR ${IS_OUT_OF_ORDER}, false) AS "isOutOfOrder"
     FROM queue_clock clock, queue_shares share, (
       SELECT ${SUMMARY},
@@ -96,7 +107,7 @@ export async function findNextPlace(
           SELECT 1 FROM processes WHERE session_id = ${sessionId}::uuid AND status IN ('pending', 'running')) AS will_be_first
       ) mine
     ) waiting
-    WHERE share.user_id = ${userId}::uuid`;
+    WHERE share.user_id = ${userId}::uuid) place`;
   if (!place) throw new Error('The table queue_clock has lost its row.');
   return place;
 }

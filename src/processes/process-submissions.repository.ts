@@ -4,7 +4,7 @@ import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.j
 import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { type SessionChoice, SessionsService } from '../sessions/sessions.service.js';
-import { findNextPlace, giveOutTurns, lockShare } from './fair-order.repository.js';
+import { findNextPlace, giveOutTurns, lockShare, type NextPlace } from './fair-order.repository.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import { insertEvents } from './process-log.repository.js';
 import { toProcess } from './process-view.js';
@@ -122,10 +122,12 @@ async function write(
   if (row) return { kind: 'created', row, queuePosition: await countUpTo(transaction, id) };
   const joined = named && (await findNamed(transaction, userId, named));
   if (joined) return joined;
-  const full = await findFull(transaction, userId, limits);
+  const { session, priority } = process;
+  const place = await findNextPlace(transaction, { userId, sessionId: session.id, priority });
+  const full = fullOf(place, limits);
   if (full) return { kind: 'full', of: full };
   await openSession();
-  const created = await create(transaction, process);
+  const created = await create(transaction, process, place);
   if (named) await keepName(transaction, named, created.row);
   return { kind: 'created', ...created };
 }
@@ -133,24 +135,20 @@ async function write(
 async function create(
   transaction: Prisma.TransactionClient,
   { queueTimeoutMs, session, ...process }: NewProcess,
+  place: NextPlace,
 ): Promise<{ row: ProcessRow; queuePosition: number }> {
-  const { id, userId, priority } = process;
-  const { fairRank, isOutOfOrder } = await findNextPlace(transaction, {
-    userId,
-    sessionId: session.id,
-    priority,
-  });
+  const { id, userId } = process;
   const row = await transaction.process.create({
     data: {
       ...process,
       sessionId: session.id,
-      fairRank,
+      fairRank: place.fairRank,
       queueDeadline: await deadlineAfter(transaction, queueTimeoutMs),
       lastSeq: 2,
     },
   });
-  if (isOutOfOrder) await giveOutTurns(transaction, userId);
-  const queuePosition = await countUpTo(transaction, id);
+  if (place.isOutOfOrder) await giveOutTurns(transaction, userId);
+  const queuePosition = place.isOutOfOrder ? await countUpTo(transaction, id) : place.position;
   const events: NewProcessEvent[] = [
     { type: 'created', process: toProcess({ ...row, lastSeq: 1 }, queuePosition) },
     { type: 'queued', position: queuePosition },
@@ -197,14 +195,7 @@ async function keepName(
  * Exact for a user, whose submits come one after the other. Others' that are being written at the same moment are not seen: over
  * all users there may be as many too many as the servers have connections to the database.
  */
-async function findFull(
-  transaction: Prisma.TransactionClient,
-  userId: string,
-  { maxPending, maxPendingPerUser }: QueueLimits,
-): Promise<'user' | 'all' | null> {
-  const [{ all, own }] = await transaction.$queryRaw<[{ all: number; own: number }]>`
-    SELECT (SELECT count(*)::int FROM processes WHERE status = 'pending') AS "all",
-      (SELECT count(*)::int FROM processes WHERE status = 'pending' AND user_id = ${userId}::uuid) AS own`;
-  if (own >= maxPendingPerUser) return 'user';
-  return all >= maxPending ? 'all' : null;
+function fullOf({ pending: { all, own } }: NextPlace, limits: QueueLimits): 'user' | 'all' | null {
+  if (own >= limits.maxPendingPerUser) return 'user';
+  return all >= limits.maxPending ? 'all' : null;
 }

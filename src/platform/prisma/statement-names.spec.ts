@@ -1,5 +1,10 @@
 import { StatementNames } from './statement-names.js';
 
+it('names nothing that has no plan', () => {
+  const names = new StatementNames();
+  expect(['COMMIT', 'BEGIN', ' ROLLBACK'].map((sql) => names.of({ sql }))).toEqual(['', '', '']);
+});
+
 it('names each text once, and no more of them than a connection should keep', () => {
   const names = new StatementNames();
   const given = Array.from({ length: 200 }, (_, index) => names.of({ sql: `SELECT ${index}` }));
