@@ -24,9 +24,9 @@ interface Strike {
 
 type Blow = (fault: Fault) => Promise<Strike | null>;
 
-/** What a swallowed answer was to: the end of a transaction or a single write; a script of Bull's, a message, anything. */
+/** What a swallowed answer was to: the end of a transaction or a single write (by its name, which begins as it does); a script of Bull's, a message, anything. */
 const SWALLOWED: Record<StoreName, readonly RegExp[]> = {
-  postgres: [/COMMIT/, /UPDATE|INSERT/],
+  postgres: [/COMMIT/, /UPDATE|INSERT|AS MATERIALIZED/],
   redis: [/evalsha/i, /publish/i, /./],
 };
 const MOST_SWALLOWED = 4;
