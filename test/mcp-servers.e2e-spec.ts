@@ -120,6 +120,14 @@ const call = (tool: string) => `[[tool mcp__notes__${tool} {"text":"milk"}]]`;
     ]);
     expect(some.body.result).toBe('The tool said: there are 0');
 
+    const allowedTools = ['mcp__notes'];
+    const wide = await client.execute({ prompt: call('add'), tools: ['Read', 'mcp__notes'], allowedTools });
+    expect(wide.body.result).toBe('The tool said: noted 1');
+    const { sessionId } = wide.body;
+    const narrow = { tools: ['Read', 'mcp__notes__list'], allowedTools, sessionId };
+    const { body } = await client.execute({ prompt: `Not any more\n${call('add')}`, ...narrow });
+    expect(body.result).toContain('is not available');
+
     for (const restriction of [{ tools: ['Read'] }, { disallowedTools: ['mcp__notes'] }]) {
       const prompt = `${JSON.stringify(restriction)}\n${call('add')}`;
       const { body } = await client.execute({ prompt, allowedTools: ['mcp__notes'], ...restriction });

@@ -6,6 +6,7 @@ import {
   isAmongTools,
   isMcpTool,
   mcpToolsHook,
+  RESOURCE_TOOLS,
   sdkServers,
   serversFor,
   type ToolOffer,
@@ -59,7 +60,10 @@ export function cliOptions(
     // Not on the command line: their variables and headers may be secrets.
     ...(Object.keys(mcpServers).length === 0 ? {} : { mcpServers, mcpServersDelivery: 'initialize' }),
     allowedTools: allowedTools(request).filter(isOffered),
-    disallowedTools: (request.disallowedTools ?? []).filter(isOffered),
+    disallowedTools: [
+      ...(request.disallowedTools ?? []).filter(isOffered),
+      ...(Object.keys(mcpServers).length === 0 ? [] : RESOURCE_TOOLS),
+    ],
     ...(hooks.length === 0 ? {} : { hooks: { PreToolUse: hooks } }),
     systemPrompt: systemPrompt(request),
     ...(model === undefined ? {} : { model }),

@@ -41,7 +41,7 @@ export { type EngineNotice, type LiveLaunch } from './engine-notice.js';
 export { type GuardOptions } from './guard.js';
 export { type Containment } from './launcher.js';
 export { isAmongTools, type McpServers, mcpToolsOf } from './mcp-servers.js';
-export { costOf, fullModelName, modelOf } from './model-table.js';
+export { costOfAll, fullModelName, modelOf } from './model-table.js';
 export { schemaProblem } from './output-schema.js';
 export { type AskPermission, type PermissionAnswer, type PermissionQuestion } from './permission-question.js';
 export { type JsonSchema } from './plain-schema.js';

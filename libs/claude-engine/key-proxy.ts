@@ -196,7 +196,8 @@ export class KeyProxy {
         letGo();
         return [403, 'permission_error', 'Nobody has asked.'];
       }
-      const waitMs = upstream.breaker.admit();
+      // Whoever only asks whether it is there is no probe: it would keep out who has something to say.
+      const waitMs = request.method === 'HEAD' ? 0 : upstream.breaker.admit();
       if (waitMs > 0) {
         letGo();
         return [529, 'overloaded_error', 'The Messages API fails: not asked.', waitMs];

@@ -2,7 +2,7 @@ import { type CanUseTool, type Options } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest } from './claude-engine.js';
 import { cliOptions } from './cli-options.js';
 import { type Launcher } from './launcher.js';
-import { type ToolOffer } from './mcp-servers.js';
+import { isMcpTool, type ToolOffer } from './mcp-servers.js';
 import { schemaForModel } from './output-schema.js';
 
 /** What of a request is fixed once its CLI has started. */
@@ -43,8 +43,10 @@ export function launchRequestOf(
   const isShared =
     !isSteered && outputSchema === undefined && maxBudgetUsd === undefined && permissionMode !== 'ask';
   const fixed = () => cliOptions(request, { ...place, workspace: '', schema: null, canUseTool: undefined });
+  // Which tools of a server run is said by a hook, of which JSON tells nothing.
+  const named = request.tools?.filter(isMcpTool).toSorted();
   return {
-    key: isShared ? JSON.stringify(fixed()) : null,
+    key: isShared ? JSON.stringify([fixed(), named]) : null,
     options: async (workspace) =>
       cliOptions(request, {
         ...{ ...place, workspace },

@@ -52,6 +52,13 @@ export function sdkServers(servers: McpServers): Record<string, McpServerConfig>
   return Object.fromEntries(given) as Record<string, McpServerConfig>;
 }
 
+/** What the CLI reads of servers by itself, without a name of theirs that could be allowed or refused. */
+export const RESOURCE_TOOLS = [
+  'ListMcpResourcesTool',
+  'ReadMcpResourceTool',
+  'ReadMcpResourceDirTool',
+] as const;
+
 /**
  * Refuses the tools of servers that a request has not named: the CLI can leave out a server, but not all of its tools but one. If
  * the hook itself fails, the call is blocked.

@@ -63,14 +63,21 @@ export function modelOf(name: string): Model {
 }
 
 /** US dollars, of one request. */
-export function costOf({ price: { long, ...each } }: Model, usage: Usage): number {
-  const { inputTokens, outputTokens, cacheReadInputTokens, cacheCreationInputTokens } = usage;
+export function costOf(model: Model, usage: Usage): number {
+  const { long } = model.price;
+  const { inputTokens, cacheReadInputTokens, cacheCreationInputTokens } = usage;
   const promptTokens = inputTokens + cacheReadInputTokens + cacheCreationInputTokens;
   const factor = long && promptTokens > long.aboveTokens ? long.factor : 1;
+  return factor * costOfAll(model, usage);
+}
+
+/** US dollars, of requests of which only the sum is known: none is taken to have been a long one. */
+export function costOfAll({ price: each }: Model, usage: Usage): number {
+  const { inputTokens, outputTokens, cacheReadInputTokens, cacheCreationInputTokens } = usage;
   const sum =
     inputTokens * each.input +
     outputTokens * each.output +
     cacheReadInputTokens * each.cacheRead +
     cacheCreationInputTokens * each.cacheCreation;
-  return (factor * sum) / 1_000_000;
+  return sum / 1_000_000;
 }

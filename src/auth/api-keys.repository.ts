@@ -46,7 +46,7 @@ export class ApiKeysRepository {
         key.last_used_at AS "lastUsedAt", owner.role AS "ownerRole"
       FROM api_keys key JOIN users owner ON owner.id = key.user_id
       WHERE key.hash = ${hash} AND key.revoked_at IS NULL AND owner.disabled_at IS NULL
-        AND (key.expires_at IS NULL OR key.expires_at > ${new Date()})`;
+        AND (key.expires_at IS NULL OR key.expires_at > now())`;
     return rows[0] ?? null;
   }
 

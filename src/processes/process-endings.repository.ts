@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
-import { costOf, modelOf } from '../../libs/claude-engine/index.js';
+import { costOfAll, modelOf } from '../../libs/claude-engine/index.js';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { decisionIn, toResolved, WITHDRAWN } from './permission-decision.js';
@@ -105,7 +105,7 @@ async function spentIn(
 ): Promise<Spent> {
   const usage = await usageOf(transaction, locked, events, told);
   const { model } = locked.row;
-  return { usage, costUsd: told.costUsd ?? (usage && model ? costOf(modelOf(model), usage) : null) };
+  return { usage, costUsd: told.costUsd ?? (usage && model ? costOfAll(modelOf(model), usage) : null) };
 }
 
 /** What the attempt has used: as its end tells or, where nobody was left to tell, as far as its log does. */

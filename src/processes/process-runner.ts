@@ -68,9 +68,8 @@ export class ProcessRunner {
     const { signal: kill } = run.killer;
     const { sessionId } = claimed;
     const transcript = new RunTranscript(run, sessionId, this.transcripts);
-    const mayAsk = async () => {
-      await Promise.all([workspace.begin(), run.log.begin()]);
-    };
+    // In this order: what has not looked at its workspace yet has not begun to act.
+    const mayAsk = () => workspace.begin().then(() => run.log.begin());
     const { ask: askPermission } = new PermissionDesk(run, this.commands, this.config.PERMISSION_TIMEOUT_MS);
     const told = new RunSteering(run, this.commands);
     const { steering } = told;

@@ -3,6 +3,8 @@ import pg from 'pg';
 const PATIENCE_MS = 60_000;
 /** How node-postgres words that `query_timeout` is over. */
 const NO_ANSWER = 'Query read timeout';
+/** feature_not_supported, invalid_sql_statement_name. */
+const STALE_PLAN: ReadonlySet<string> = new Set(['0A000', '26000']);
 /** Begins a statement that may rightly take long: it is given a minute. */
 export const PATIENT = '/* patient */';
 
@@ -35,6 +37,7 @@ export function openPool(config: pg.PoolConfig): pg.Pool {
     }
 
     private see(error: unknown): void {
+      if (hasStalePlan(error)) cut(this);
       if (!(error instanceof Error) || error.message !== NO_ANSWER) return;
       cut(this);
       for (const client of idle) {
@@ -57,6 +60,13 @@ export function openPool(config: pg.PoolConfig): pg.Pool {
   pool.on('error', () => undefined);
   return pool;
 }
+
+/**
+ * A connection that prepared a statement before the schema was changed would fail with it again and again (`cached plan must not
+ * change result type`), and so would one whose statements somebody in between has forgotten.
+ */
+const hasStalePlan = (error: unknown) =>
+  error instanceof Error && STALE_PLAN.has((error as { code?: string }).code ?? '');
 
 type Callback = (...given: unknown[]) => unknown;
 
