@@ -84,6 +84,11 @@ export class CliSupply {
     this.tend();
   }
 
+  /** CLIs that run, and those that sessions have kept. */
+  private get occupied(): number {
+    return this.demand.clis().length + this.kept.size;
+  }
+
   get figures() {
     return { spares: this.spares.figures, keptSessions: this.kept.figures };
   }
@@ -102,8 +107,7 @@ export class CliSupply {
   tend(): void {
     this.kept.tend();
     // Whoever took a spare has not waited for this.
-    if (this.memoryBudgetBytes === undefined)
-      while (this.demand.clis().length + this.kept.size > this.slots && this.kept.evictOne());
+    if (this.memoryBudgetBytes === undefined) while (this.occupied > this.slots && this.kept.evictOne());
     this.spares.tend();
   }
 
@@ -143,7 +147,7 @@ export class CliSupply {
   /** Has what does nothing give way to a CLI that is about to be started. One that has a spare needs no more than that did. */
   makeRoom(): void {
     if (this.memoryBudgetBytes === undefined) {
-      while (this.demand.clis().length + this.kept.size >= this.slots && this.kept.evictOne());
+      while (this.occupied >= this.slots && this.kept.evictOne());
       while (!this.hasPlaceForOneMore() && this.spares.evictOne());
       return;
     }
@@ -196,8 +200,7 @@ export class CliSupply {
   }
 
   private hasPlaceForOneMore(): boolean {
-    if (this.memoryBudgetBytes === undefined)
-      return this.demand.clis().length + this.kept.size + this.spares.clis.length <= this.slots;
+    if (this.memoryBudgetBytes === undefined) return this.occupied + this.spares.clis.length <= this.slots;
     return this.usedBytes() + NEW_CLI_BYTES <= this.memoryBudgetBytes;
   }
 
