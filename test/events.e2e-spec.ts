@@ -82,6 +82,7 @@ describe('the log of a process', () => {
 
   beforeAll(async () => {
     const blocker = await runner.client.submit({ prompt: '[[hang]]' });
+    await runner.client.waitForEvent(blocker.id, ({ type }) => type === 'started');
     const process = await runner.client.submit({
       prompt:
         'Look around.\n[[think Where was it?]]\n[[tool Write {"file_path":"a.txt","content":"🙂"}]]\n' +

@@ -1,7 +1,7 @@
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import { type ApiClient } from './support/api-client.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTestServer, type TestServer } from './support/test-server.js';
 
@@ -143,11 +143,7 @@ describe('a run whose worker is lost', () => {
     client = api.client();
   });
   afterEach(async () => {
-    for (const server of servers) {
-      server.kill('SIGKILL');
-      await server.exited;
-      server.remove();
-    }
+    await killAll(servers);
     await messages.close();
     await stores.drop();
   });

@@ -5,7 +5,7 @@ import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { ApiClient } from './support/api-client.js';
 import { cliProcessesOf } from './support/cli-processes.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { startProgram } from './support/started.js';
 import { createStores, type TestStores } from './support/stores.js';
 
@@ -21,11 +21,7 @@ describe('servers as they are deployed', () => {
     messages = await startMessagesApi();
   });
   afterEach(async () => {
-    for (const server of servers) {
-      server.kill('SIGKILL');
-      await server.exited;
-      server.remove();
-    }
+    await killAll(servers);
     servers = [];
     await messages.close();
     await stores.drop();

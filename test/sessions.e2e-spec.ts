@@ -7,7 +7,7 @@ import type { Process, ProcessPage } from '../src/processes/processes.schemas.js
 import type { Session, SessionMessagePage, SessionPage } from '../src/sessions/sessions.schemas.js';
 import { type Answer, ApiClient } from './support/api-client.js';
 import { RecordedSocket } from './support/recorded-socket.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTestServer, type TestServer } from './support/test-server.js';
 import { signInAsNewUser } from './support/users.js';
@@ -430,11 +430,7 @@ describe('a session among several workers', () => {
     mine = new Conversations((await spawn({ ROLE: 'api' })).client());
   });
   afterEach(async () => {
-    for (const server of servers) {
-      server.kill('SIGKILL');
-      await server.exited;
-      server.remove();
-    }
+    await killAll(servers);
     await messages.close();
     await stores.drop();
   });

@@ -14,7 +14,7 @@ import type { ExecuteRequest } from './processes.schemas.js';
 import { WorkerDirectory } from './worker-directory.js';
 
 /** What the workers offer is asked of Redis: a request does not wait longer for it. */
-const DIRECTORY_TIMEOUT_MS = 500;
+const DIRECTORY_TIMEOUT_MS = 1_000;
 
 /**
  * What a request may ask for, beyond its shape, as far as the server that takes it in can tell. Workers of another

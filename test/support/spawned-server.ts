@@ -41,3 +41,10 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
     remove: () => rmSync(dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }),
   };
 }
+
+/** Kills the servers and removes their data, once all are gone: two of them may have had the same directory. */
+export async function killAll(servers: SpawnedServer[]): Promise<void> {
+  for (const server of servers) server.kill('SIGKILL');
+  await Promise.all(servers.map(({ exited }) => exited));
+  for (const server of servers) server.remove();
+}

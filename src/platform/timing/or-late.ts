@@ -1,10 +1,15 @@
 /** What a promise that takes too long gives. */
 export const LATE = Symbol('late');
 
-/** What the promise gives, or `LATE` when the time is over first. Nobody listens to it after that, not even if it fails. */
+/**
+ * What the promise gives, or `LATE` when the time is over first. Nobody listens to it after that, not even if it fails.
+ * An answer that came in while this process was busy with something else is not late: it is read before the time is up.
+ */
 export async function orLate<T>(promise: Promise<T>, afterMs: number): Promise<T | typeof LATE> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<typeof LATE>((resolve) => (timer = setTimeout(resolve, afterMs, LATE)));
+  const late = new Promise<typeof LATE>((resolve) => {
+    timer = setTimeout(() => setImmediate(resolve, LATE), afterMs);
+  });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
