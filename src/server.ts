@@ -35,10 +35,13 @@ export interface RunningServer {
   hurry(): void;
 }
 
-/** Migrates, if it may, and serves in the role that the configuration says. */
-export async function startServer(config: ServerConfig): Promise<RunningServer> {
+/**
+ * Migrates, if it may, and serves in the role that the configuration says.
+ * @param signal ends the wait for a database that is away, by an AbortError
+ */
+export async function startServer(config: ServerConfig, signal?: AbortSignal): Promise<RunningServer> {
   const migrate = config.MIGRATE_ON_START ? applyMigrations : requireMigrated;
-  await migrate(config.DATABASE_URL, findMigrations());
+  await migrate(config.DATABASE_URL, findMigrations(), { patienceMs: config.START_PATIENCE_MS, signal });
   const app = await NestFactory.create<NestFastifyApplication>(
     AppModule.for(config),
     new FastifyAdapter(fastifyOptions(config)),
@@ -48,7 +51,10 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
       bodyParser: false, // Nest would also read forms
     },
   );
+  const drain = () => app.get(Lifecycle).drain();
+  signal?.addEventListener('abort', drain, { once: true });
   try {
+    signal?.throwIfAborted();
     const fastify = app.getHttpAdapter().getInstance();
     readJsonBodies(fastify);
     readStreamedBodies(fastify, config.REQUEST_TIMEOUT_MS);
@@ -65,8 +71,11 @@ export async function startServer(config: ServerConfig): Promise<RunningServer> 
     await app.listen(config.PORT, config.HOST);
     return running(app, config, { sockets, connections });
   } catch (error) {
-    await app.close().catch(() => undefined);
+    const closing = app.close().catch(() => undefined);
+    await orLate(closing, CLOSE_GRACE_MS);
     throw error;
+  } finally {
+    signal?.removeEventListener('abort', drain);
   }
 }
 

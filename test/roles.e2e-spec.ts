@@ -179,7 +179,11 @@ describe('servers as they are deployed', () => {
       ['demo mode in production', { NODE_ENV: 'production' }, /^ANTHROPIC_API_KEY: .*demo mode/],
       [
         'a database that is not there',
-        { DATABASE_URL: 'postgresql://x@127.0.0.1:1/x', REDIS_URL: 'redis://x' },
+        {
+          DATABASE_URL: 'postgresql://x@127.0.0.1:1/x',
+          REDIS_URL: 'redis://x',
+          START_PATIENCE_MS: '1000',
+        },
         /^DATABASE_URL: .*ECONNREFUSED/,
       ],
     ])('with %s say so in a line that names it, and end', async (_, environment, line) => {

@@ -1,7 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { Health } from '../src/claude/claude.schemas.js';
 import { RecordedSocket } from './support/recorded-socket.js';
 import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import type { Started } from './support/started.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTcpProxy, type TcpProxy } from './support/tcp-proxy.js';
 import { ADMIN_PASSWORD, startTestServer, type TestServer } from './support/test-server.js';
@@ -98,6 +102,81 @@ describe('a server that is told to stop while a store is away', () => {
       ]);
     },
   );
+});
+
+describe('a server that starts while a store is away', () => {
+  const WAITS = /The database does not answer .*; trying again/;
+  let program: Started;
+  let starting: Promise<SpawnedServer>;
+  let directory: string;
+
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), 'claude-runner-away-'));
+  });
+  afterEach(async () => {
+    program.kill('SIGKILL');
+    await starting.catch(() => undefined);
+    await program.exited;
+    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+  });
+
+  const start = (environment: NodeJS.ProcessEnv = {}) => {
+    starting = spawnServer(
+      {
+        DATABASE_URL: proxies.database.url,
+        REDIS_URL: proxies.redis.url,
+        ANTHROPIC_API_KEY: 'sk-ant-test',
+        ANTHROPIC_BASE_URL: messages.url,
+        DATA_DIR: directory,
+        ...environment,
+      },
+      (started) => (program = started),
+    );
+    starting.catch(() => undefined);
+  };
+  const answer = async () =>
+    (await (await starting).client().execute({ prompt: 'Hi\n[[text Here.]]' })).body.result;
+
+  it.each(['cut', 'blackHole'] as const)('waits for PostgreSQL: %s', async (trouble) => {
+    proxies.database[trouble]();
+    start();
+    await program.line(WAITS);
+    proxies.database.restore();
+    expect(await answer()).toBe('Here.');
+  });
+
+  it('waits for it also where it goes after the migrations', async () => {
+    proxies.database.swallowAnswers({ to: /"public"."users"/, times: 2 });
+    start();
+    await program.line(WAITS);
+    expect(await answer()).toBe('Here.');
+    expect(proxies.database.swallowed).toBeGreaterThan(0);
+  });
+
+  it.each(['cut', 'blackHole'] as const)('and no longer than it should: %s', async (trouble) => {
+    proxies.database[trouble]();
+    start({ START_PATIENCE_MS: '1000' });
+    expect(await program.exited).toMatchObject({ code: 1 });
+    expect(program.lines.at(-1)).toMatch(/^DATABASE_URL: no answer for \d+ s \(.+\)$/);
+  });
+
+  it('and not at all once it is told to stop', async () => {
+    proxies.database.cut();
+    start();
+    await program.line(WAITS);
+    program.kill('SIGTERM');
+    expect(await program.exited).toEqual({ code: 0, signal: null });
+    expect(program.lines).toHaveLength(1);
+  });
+
+  it.each(['cut', 'blackHole'] as const)('does not wait for Redis, and works: %s', async (trouble) => {
+    proxies.redis[trouble]();
+    start();
+    const client = (await starting).client();
+    const { id } = await client.submit({ prompt: 'Wait\n[[text Here.]]' });
+    proxies.redis.restore();
+    expect(await client.untilEnded(id)).toMatchObject({ status: 'completed', result: 'Here.' });
+  });
 });
 
 describe('while PostgreSQL is away', () => {

@@ -3,6 +3,8 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
+import { Lifecycle } from '../platform/health/lifecycle.js';
+import { whileStarting } from '../platform/prisma/start-patience.js';
 import { type Account, UsersService } from '../users/users.service.js';
 import { makeApiKey } from './api-key-format.js';
 import { ApiKeysService } from './api-keys.service.js';
@@ -25,6 +27,7 @@ export class FirstStart implements OnApplicationBootstrap {
     @Inject(CONFIG) private readonly config: ServerConfig,
     private readonly users: UsersService,
     private readonly apiKeys: ApiKeysService,
+    private readonly lifecycle: Lifecycle,
   ) {}
 
   get administratorEmail(): string | null {
@@ -32,6 +35,13 @@ export class FirstStart implements OnApplicationBootstrap {
   }
 
   async onApplicationBootstrap(): Promise<void> {
+    await whileStarting(() => this.makeWhatIsMissing(), {
+      patienceMs: this.config.START_PATIENCE_MS,
+      signal: this.lifecycle.drainSignal,
+    });
+  }
+
+  private async makeWhatIsMissing(): Promise<void> {
     this.administrator = (await this.users.findAdministrator()) ?? (await this.createAdministrator());
     if (this.administrator && (await this.wantsKey(this.administrator.id)))
       await this.createKey(this.administrator.id);

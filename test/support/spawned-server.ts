@@ -15,8 +15,14 @@ export interface SpawnedServer extends Started {
   remove: () => void;
 }
 
-/** The built server, as an image runs it (`npm run start:prod`), once it listens. */
-export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<SpawnedServer> {
+/**
+ * The built server, as an image runs it (`npm run start:prod`), once it listens.
+ * @param onStarted given the program before that
+ */
+export async function spawnServer(
+  environment: NodeJS.ProcessEnv,
+  onStarted: (started: Started) => void = () => undefined,
+): Promise<SpawnedServer> {
   const dataDirectory = environment.DATA_DIR ?? mkdtempSync(join(tmpdir(), 'claude-runner-spawned-'));
   const started = startProgram(['--enable-source-maps', 'dist/src/main.js'], {
     PORT: '0',
@@ -27,6 +33,7 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
     ...environment,
     DATA_DIR: dataDirectory,
   });
+  onStarted(started);
   const url = /http:\S+?(?=,|$)/.exec(await started.line(/listens on/))?.[0] ?? '';
   return {
     ...started,

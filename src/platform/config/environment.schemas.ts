@@ -68,6 +68,7 @@ export const EnvironmentSchema = z.object({
   DATABASE_URL: url(['postgresql:', 'postgres:']).optional(),
   REDIS_URL: url(['redis:', 'rediss:']).optional(),
   MIGRATE_ON_START: flag(true),
+  START_PATIENCE_MS: milliseconds(30_000, HOUR_MS),
 
   ADMIN_EMAIL: z.email('must be an e-mail address').default('admin@claude-runner.local'),
   ADMIN_PASSWORD: z.string().min(8, 'must have 8 characters or more').max(128).optional(),

@@ -78,6 +78,6 @@ const telling =
   };
 
 /** At once: to say good-bye would be another question. */
-function cut(client: pg.ClientBase): void {
+export function cut(client: pg.ClientBase): void {
   (client as unknown as { connection: { stream: { destroy: () => void } } }).connection.stream.destroy();
 }

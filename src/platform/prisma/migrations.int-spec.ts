@@ -2,7 +2,9 @@ import { spawn } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import pg from 'pg';
 import { createStores, type TestStores } from '../../../test/support/stores.js';
+import { startTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { applyMigrations, findMigrations, MigrationError } from './migrations.js';
 
 /** Prisma's own CLI, with its schema engine from npm. */
@@ -90,6 +92,55 @@ describe('applyMigrations', () => {
     );
     await expect(applyMigrations(stores.databaseUrl, directory)).rejects.toThrow(/failed before/);
     expect(await stores.query(`SELECT 1 FROM pg_tables WHERE tablename = 'half'`)).toEqual([]);
+  });
+
+  it('leaves nothing of a migration whose connection breaks, and applies it when it is asked again', async () => {
+    await applyMigrations(stores.databaseUrl, findMigrations());
+    const proxy = await startTcpProxy(stores.databaseUrl);
+    proxy.swallowAnswers({ to: /CREATE TABLE whole/, times: 1 });
+    const waits: string[] = [];
+    const applying = applyMigrations(proxy.url, withMigration('CREATE TABLE whole (id int)'), {
+      patienceMs: 60_000,
+      onWait: (what) => waits.push(what),
+    });
+    expect(await applying).toEqual(['99990101000000_another']);
+    expect([proxy.swallowed, waits]).toEqual([1, [expect.stringContaining('trying again')]]);
+    await proxy.close();
+  });
+
+  it('waits for another server, and notices that the database falls silent meanwhile', async () => {
+    const proxy = await startTcpProxy(stores.databaseUrl);
+    const other = new pg.Client({ connectionString: stores.databaseUrl });
+    await other.connect();
+    await other.query('SELECT pg_advisory_lock(72707369)');
+    let hasNoticed: (what: string) => void = () => undefined;
+    const noticed = new Promise<string>((resolve) => (hasNoticed = resolve));
+    const applying = applyMigrations(proxy.url, findMigrations(), {
+      patienceMs: 60_000,
+      onWait: (what) => hasNoticed(what),
+    });
+    const isWaiting = `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%'`;
+    while ((await stores.query(isWaiting)).length === 0);
+    proxy.blackHole();
+    expect(await noticed).toMatch(/Query read timeout|connect/);
+    proxy.restore();
+    await other.end();
+    expect(await applying).not.toEqual([]);
+    await proxy.close();
+  });
+
+  it('can be told not to wait any longer for another server', async () => {
+    const other = new pg.Client({ connectionString: stores.databaseUrl });
+    await other.connect();
+    await other.query('SELECT pg_advisory_lock(72707369)');
+    const stop = new AbortController();
+    const applying = applyMigrations(stores.databaseUrl, findMigrations(), {
+      patienceMs: 60_000,
+      signal: stop.signal,
+    });
+    stop.abort();
+    await expect(applying).rejects.toMatchObject({ name: 'AbortError' });
+    await other.end();
   });
 
   it('refuses a database whose migration was changed afterwards', async () => {

@@ -2,11 +2,27 @@ import { createHash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { LATE, orLate } from '../timing/or-late.js';
+import { cut } from './connections.js';
+import { isStoreOutage } from './database-failure.js';
+import { type StartPatience, whileStarting } from './start-patience.js';
 
 // The advisory lock that Prisma Migrate takes: https://www.prisma.io/docs/orm/prisma-migrate/workflows/development-and-production#advisory-locking
 const PRISMA_LOCK = 72_707_369;
+
+const ANSWER_TIMEOUT_MS = 5_000;
+const LOCK_POLL_MS = 250;
+const GOODBYE_MS = 1_000;
+/** A migration may take as long as it takes. What notices that its connection is dead is TCP, 10 s after this. */
+const UNLIMITED_MS = 2 ** 31 - 1;
+const KEEP_ALIVE_MS = 10_000;
+/** Of a server that was cut off while it held the lock: the others need not wait for PostgreSQL's TCP to notice. */
+const IDLE_SESSION_MS = 10_000;
+
+const ASKED_ONCE: StartPatience = { patienceMs: 0 };
 
 const MIGRATIONS_TABLE = `CREATE TABLE IF NOT EXISTS "_prisma_migrations" (
   "id" VARCHAR(36) PRIMARY KEY NOT NULL,
@@ -28,42 +44,91 @@ export class MigrationError extends Error {
  * Applies the pending migrations, as `prisma migrate deploy` would: the same table, checksums and lock, so that either can
  * go on where the other stopped. Unlike it, needs neither Prisma's CLI nor its engine.
  * @param directory holds a folder a migration
+ * @param patience with a database that is away. Another server that migrates is waited for without end.
  * @returns the names of those that it applied
- * @throws MigrationError
+ * @throws MigrationError; DatabaseAwayError; AbortError
  */
-export function applyMigrations(databaseUrl: string, directory: string): Promise<string[]> {
-  return withClient(databaseUrl, async (client) => {
-    await client.query('SELECT pg_advisory_lock($1)', [PRISMA_LOCK]); // until the session ends
-    await client.query(MIGRATIONS_TABLE);
-    const pending = await findPending(client, directory);
-    for (const migration of pending) await apply(client, migration);
-    return pending.map(({ name }) => name);
-  });
+export function applyMigrations(
+  databaseUrl: string,
+  directory: string,
+  patience = ASKED_ONCE,
+): Promise<string[]> {
+  return whileStarting(
+    (isThere) =>
+      withClient(databaseUrl, async (client) => {
+        await takeLock(client, isThere, patience.signal);
+        await client.query(MIGRATIONS_TABLE);
+        const pending = await findPending(client, directory);
+        for (const migration of pending) await apply(client, migration);
+        return pending.map(({ name }) => name);
+      }),
+    patience,
+  );
 }
 
-/** @throws MigrationError when a migration is pending, or has failed */
-export function requireMigrated(databaseUrl: string, directory: string): Promise<void> {
-  return withClient(databaseUrl, async (client) => {
-    const [{ exists } = { exists: null }] = (
-      await client.query<{ exists: string | null }>(`SELECT to_regclass('_prisma_migrations') AS exists`)
-    ).rows;
-    const pending = exists === null ? await readMigrations(directory) : await findPending(client, directory);
-    if (pending.length === 0) return;
-    const names = pending.map(({ name }) => name).join(', ');
-    throw new MigrationError(
-      `Pending migrations: ${names}. Run: prisma migrate deploy (MIGRATE_ON_START is false)`,
-    );
-  });
+/** @throws MigrationError when a migration is pending, or has failed; DatabaseAwayError; AbortError */
+export function requireMigrated(
+  databaseUrl: string,
+  directory: string,
+  patience = ASKED_ONCE,
+): Promise<void> {
+  return whileStarting(
+    () => withClient(databaseUrl, (client) => requireNonePending(client, directory)),
+    patience,
+  );
+}
+
+async function requireNonePending(client: pg.Client, directory: string): Promise<void> {
+  const [{ exists } = { exists: null }] = (
+    await client.query<{ exists: string | null }>(`SELECT to_regclass('_prisma_migrations') AS exists`)
+  ).rows;
+  const pending = exists === null ? await readMigrations(directory) : await findPending(client, directory);
+  if (pending.length === 0) return;
+  const names = pending.map(({ name }) => name).join(', ');
+  throw new MigrationError(
+    `Pending migrations: ${names}. Run: prisma migrate deploy (MIGRATE_ON_START is false)`,
+  );
+}
+
+/** Until the session ends. By short questions: one that waits could not be told from one that is never answered. */
+async function takeLock(
+  client: pg.Client,
+  isThere: () => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const ask = { text: 'SELECT pg_try_advisory_lock($1) AS taken', values: [PRISMA_LOCK] };
+  while (!(await client.query<{ taken: boolean }>(ask)).rows[0]?.taken) {
+    isThere();
+    await sleep(LOCK_POLL_MS, undefined, { signal });
+  }
 }
 
 async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
+  const client = new pg.Client({
+    connectionString: databaseUrl,
+    connectionTimeoutMillis: ANSWER_TIMEOUT_MS,
+    query_timeout: ANSWER_TIMEOUT_MS,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
+  });
+  client.on('error', () => undefined); // told to whoever asks next
   try {
+    await client.connect();
+    await limitIdleness(client);
     return await use(client);
   } finally {
-    await client.end();
+    // A database that is away does not take the good-bye either.
+    if ((await orLate(client.end(), GOODBYE_MS)) === LATE) cut(client);
   }
+}
+
+async function limitIdleness(client: pg.Client): Promise<void> {
+  // Not every version has both.
+  await client.query(
+    `SELECT set_config(name, $1, false) FROM pg_settings
+    WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout')`,
+    [String(IDLE_SESSION_MS)],
+  );
 }
 
 async function findPending(client: pg.Client, directory: string): Promise<Migration[]> {
@@ -115,22 +180,27 @@ async function appliedMigrations(client: pg.Client): Promise<Map<string, string>
   return new Map(rows.map((row) => [row.migration_name, row.checksum]));
 }
 
+/** In one transaction with its row: one that is broken off has left nothing, and is applied by the next start. */
 async function apply(client: pg.Client, { name, sql, checksum }: Migration): Promise<void> {
   const id = randomUUID();
-  await client.query('INSERT INTO "_prisma_migrations" (id, checksum, migration_name) VALUES ($1, $2, $3)', [
-    id,
-    checksum,
-    name,
-  ]);
   try {
-    await client.query(sql); // the simple protocol: the whole file is one transaction
+    await client.query('BEGIN');
+    const whole = { text: sql, query_timeout: UNLIMITED_MS };
+    await client.query(whole);
+    await client.query(
+      `INSERT INTO "_prisma_migrations" (id, checksum, migration_name, finished_at, applied_steps_count)
+      VALUES ($1, $2, $3, clock_timestamp(), 1)`,
+      [id, checksum, name],
+    );
+    await client.query('COMMIT');
   } catch (error) {
+    if (isStoreOutage(error)) throw error;
     const message = error instanceof Error ? error.message : String(error);
-    await client.query('UPDATE "_prisma_migrations" SET logs = $2 WHERE id = $1', [id, message]);
+    await client.query('ROLLBACK');
+    await client.query(
+      'INSERT INTO "_prisma_migrations" (id, checksum, migration_name, logs) VALUES ($1, $2, $3, $4)',
+      [id, checksum, name, message],
+    );
     throw new MigrationError(`Migration ${name}: ${message}`, { cause: error });
   }
-  await client.query(
-    'UPDATE "_prisma_migrations" SET finished_at = now(), applied_steps_count = 1 WHERE id = $1',
-    [id],
-  );
 }
