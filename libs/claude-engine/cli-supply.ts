@@ -76,7 +76,8 @@ export class CliSupply {
         maxAgeMs: spareMaxAgeMs,
         standing: launchRequestOf({ prompt: '', permissionMode: 'deny', timeoutMs: 0 }, settings),
         start: (request, onLaunched) => this.startSpare(request, onLaunched),
-        mayStart: () => !this.demand.isAnyoneWaiting() && this.hasPlaceForOneMore(),
+        isAnyoneWaiting: () => this.demand.isAnyoneWaiting(),
+        hasPlace: () => this.hasPlaceForOneMore(),
       },
       this.departures,
     );

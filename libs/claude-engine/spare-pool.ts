@@ -12,8 +12,10 @@ export interface SparePoolOptions {
   standing: LaunchRequest;
   /** Starts one, and waits until it is up. @returns whether it came up */
   start: (request: LaunchRequest, onLaunched: (cli: LaunchedCli) => void) => Promise<boolean>;
-  /** Whether one may be started now: nobody waits for what that takes. */
-  mayStart: () => boolean;
+  /** Whether somebody waits for what it takes to start one. */
+  isAnyoneWaiting: () => boolean;
+  /** Whether there may be one more. Where not, one that is of little use makes room. */
+  hasPlace: () => boolean;
 }
 
 interface Spare {
@@ -23,14 +25,18 @@ interface Spare {
   startedAt: number;
   /** The CLI tells the model the date, and has it from its start. */
   day: string;
+  /** How often something else was asked for since its key was. */
+  passedOver: number;
 }
 
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 60_000;
+/** One that is passed over so often is exchanged. At once would be for nothing, where callers of two kinds take turns. */
+const MOST_PASSED_OVER = 2;
 
 /**
- * CLIs that are started before it is known what they will be asked, each for a launch key: one for what requests usually are,
- * the others for what was asked for last.
+ * CLIs that are started before it is known what they will be asked, each for a launch key: for what was asked for last, and one
+ * for what requests usually are.
  */
 export class SparePool {
   /** The oldest first. */
@@ -70,6 +76,7 @@ export class SparePool {
     this.asked.set(key, { request, at: performance.now() });
     const [eldest] = this.asked.keys();
     if (eldest !== undefined && this.asked.size > this.options.count) this.asked.delete(eldest);
+    for (const spare of this.spares) spare.passedOver = spare.key === key ? 0 : spare.passedOver + 1;
     const spare = this.spares.find((candidate) => candidate.key === key && !this.isStale(candidate));
     if (!spare) {
       this.misses += 1;
@@ -84,9 +91,9 @@ export class SparePool {
   tend(): void {
     if (this.isClosed) return;
     for (const spare of this.spares.filter((candidate) => this.isStale(candidate))) this.end(spare);
-    if (this.starting || performance.now() < this.pausedUntil || !this.options.mayStart()) return;
+    if (this.starting || performance.now() < this.pausedUntil || this.options.isAnyoneWaiting()) return;
     const next = this.missing();
-    if (!next) return;
+    if (!next || !this.options.hasPlace()) return;
     this.starting = this.start(next).finally(() => {
       this.starting = null;
       this.tend();
@@ -114,7 +121,7 @@ export class SparePool {
       .start(request, (cli) => {
         const spare = {
           ...{ key: request.key ?? '', cli, isUp: false },
-          ...{ startedAt: performance.now(), day: today() },
+          ...{ startedAt: performance.now(), day: today(), passedOver: 0 },
         };
         launched.push(spare);
         this.add(spare);
@@ -144,26 +151,38 @@ export class SparePool {
     this.pausedUntil = performance.now() + pauseMs;
   }
 
-  /** What there should be a spare for. One that there need not be makes room for it. */
+  /** What there should be a spare for. Where there is no place for it, one that there need not be makes room, if it may. */
   private missing(): LaunchRequest | null {
-    const wanted = this.wanted();
+    const { count, hasPlace } = this.options;
+    const most = Math.min(count, this.spares.length + (hasPlace() ? 1 : 0));
+    const wanted = this.wanted().slice(0, most);
     const surplus = this.spares.filter(({ key }) => {
       const found = wanted.findIndex((request) => request.key === key);
       if (found >= 0) wanted.splice(found, 1);
       return found < 0;
     });
-    const [next = null] = wanted;
-    if (next && surplus[0] && this.spares.length >= this.options.count) this.end(surplus[0]);
+    const [next] = wanted;
+    if (!next || this.spares.length < most) return next ?? null;
+    const useless = surplus.find(
+      (spare) => spare.passedOver >= MOST_PASSED_OVER || this.isOneOfSeveral(spare),
+    );
+    if (!useless) return null;
+    this.end(useless);
     return next;
   }
 
-  /** One for the usual request, one for each of the latest, and the rest for the very latest. */
+  private isOneOfSeveral({ key }: Spare): boolean {
+    return this.spares.filter((spare) => spare.key === key).length > 1;
+  }
+
+  /** The most wanted first: one for the very latest, one for the usual request, one for each of the latest, and the rest as the first. */
   private wanted(): LaunchRequest[] {
     const { count, standing, maxAgeMs } = this.options;
     const lately = [...this.asked.values()].filter(({ at }) => at > performance.now() - maxAgeMs).reverse();
-    const latest = lately[0]?.request ?? standing;
-    const others = lately.map(({ request }) => request).filter(({ key }) => key !== standing.key);
-    const wanted = [standing, ...others].slice(0, count);
+    const [latest = standing, ...others] = lately.map(({ request }) => request);
+    const wanted = [latest, standing, ...others].filter(
+      ({ key }, index, all) => all.findIndex((request) => request.key === key) === index,
+    );
     while (wanted.length < count) wanted.push(latest);
     return wanted;
   }

@@ -139,6 +139,33 @@ const isLinux = process.platform === 'linux';
     expect(launched()).toBe(1);
   });
 
+  it('are for what is asked for, also while all slots are taken, and are not exchanged for what is asked for once', async () => {
+    await open({ spares: 1, slots: 1 });
+    await sparesAre(1);
+    const speakOn = async (name: string) => {
+      const run = bench.begin({ prompt: '[[deltas 200 100]]', permissionMode: 'acceptEdits' }, name);
+      await run.until('text');
+      return run;
+    };
+    const end = async (run: BenchRun) => {
+      run.abort(new RunAbort('cancelled'));
+      await run.ending();
+    };
+    await end(await speakOn('once'));
+    await bench.run({ prompt: '[[text usual]]' }, 'usual');
+    expect(figures().spares).toMatchObject({ hits: 1, misses: 1 });
+    await sparesAre(1);
+
+    const before = launched();
+    await end(await speakOn('second'));
+    const busy = await speakOn('third');
+    await eventually(() => launched() === before + 3);
+    await sparesAre(1);
+    await end(busy);
+    await end(await speakOn('fourth'));
+    expect(figures().spares).toMatchObject({ hits: 2, misses: 3 });
+  });
+
   it('are none without a sandbox', async () => {
     await open({ spares: 2 }, NO_SANDBOX);
     await bench.run({ prompt: '[[text one]]' });
