@@ -129,6 +129,31 @@ describe('applyMigrations', () => {
     await proxy.close();
   });
 
+  it('notices that the database falls silent while it works on a migration, and applies it once', async () => {
+    await applyMigrations(stores.databaseUrl, findMigrations());
+    const proxy = await startTcpProxy(stores.databaseUrl);
+    const other = new pg.Client({ connectionString: stores.databaseUrl });
+    await other.connect();
+    await other.query('BEGIN; LOCK TABLE users');
+    let hasNoticed: (what: string) => void = () => undefined;
+    const noticed = new Promise<string>((resolve) => (hasNoticed = resolve));
+    const sql = 'LOCK TABLE users; CREATE TABLE once (id int)';
+    const applying = applyMigrations(proxy.url, withMigration(sql), {
+      patienceMs: 60_000,
+      onWait: (what) => hasNoticed(what),
+    });
+    const isAtIt = `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+    while ((await stores.query(isAtIt)).length === 0);
+    proxy.blackHole();
+    expect(await noticed).toMatch(/Connection terminated/);
+    proxy.restore();
+    await other.end();
+    expect(await applying).toEqual(['99990101000000_another']);
+    const named = `SELECT 1 FROM _prisma_migrations WHERE migration_name = '99990101000000_another'`;
+    expect(await stores.query(named)).toHaveLength(1);
+    await proxy.close();
+  });
+
   it('can be told not to wait any longer for another server', async () => {
     const other = new pg.Client({ connectionString: stores.databaseUrl });
     await other.connect();

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { every } from '../timing/every.js';
 import { LATE, orLate } from '../timing/or-late.js';
 import { cut } from './connections.js';
 import { isStoreOutage } from './database-failure.js';
@@ -16,9 +17,11 @@ const PRISMA_LOCK = 72_707_369;
 const ANSWER_TIMEOUT_MS = 5_000;
 const LOCK_POLL_MS = 250;
 const GOODBYE_MS = 1_000;
-/** A migration may take as long as it takes. What notices that its connection is dead is TCP, 10 s after this. */
+/** A migration may take as long as it takes. */
 const UNLIMITED_MS = 2 ** 31 - 1;
-const KEEP_ALIVE_MS = 10_000;
+/** How often somebody looks whether it is still worked on, and how often that may be in doubt. */
+const WATCH_MS = 2_000;
+const MOST_DOUBTS = 2;
 /** Of a server that was cut off while it held the lock: the others need not wait for PostgreSQL's TCP to notice. */
 const IDLE_SESSION_MS = 10_000;
 
@@ -59,7 +62,7 @@ export function applyMigrations(
         await takeLock(client, isThere, patience.signal);
         await client.query(MIGRATIONS_TABLE);
         const pending = await findPending(client, directory);
-        for (const migration of pending) await apply(client, migration);
+        for (const migration of pending) await apply(client, migration, databaseUrl);
         return pending.map(({ name }) => name);
       }),
     patience,
@@ -109,7 +112,6 @@ async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Pr
     connectionTimeoutMillis: ANSWER_TIMEOUT_MS,
     query_timeout: ANSWER_TIMEOUT_MS,
     keepAlive: true,
-    keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
   });
   client.on('error', () => undefined); // told to whoever asks next
   try {
@@ -181,12 +183,16 @@ async function appliedMigrations(client: pg.Client): Promise<Map<string, string>
 }
 
 /** In one transaction with its row: one that is broken off has left nothing, and is applied by the next start. */
-async function apply(client: pg.Client, { name, sql, checksum }: Migration): Promise<void> {
+async function apply(
+  client: pg.Client,
+  { name, sql, checksum }: Migration,
+  databaseUrl: string,
+): Promise<void> {
   const id = randomUUID();
   try {
     await client.query('BEGIN');
     const whole = { text: sql, query_timeout: UNLIMITED_MS };
-    await client.query(whole);
+    await whileAtWork(client, databaseUrl, () => client.query(whole));
     await client.query(
       `INSERT INTO "_prisma_migrations" (id, checksum, migration_name, finished_at, applied_steps_count)
       VALUES ($1, $2, $3, clock_timestamp(), 1)`,
@@ -202,5 +208,37 @@ async function apply(client: pg.Client, { name, sql, checksum }: Migration): Pro
       [id, checksum, name, message],
     );
     throw new MigrationError(`Migration ${name}: ${message}`, { cause: error });
+  }
+}
+
+/**
+ * Waits for as long as the database works on it. A connection of its own asks: one that has fallen silent looks the same as one
+ * whose question takes long, and is cut.
+ */
+async function whileAtWork(
+  client: pg.Client,
+  databaseUrl: string,
+  ask: () => Promise<unknown>,
+): Promise<void> {
+  const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+  const isAtWork = `SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active'`;
+  let doubts = 0;
+  let isOver = false;
+  const watching = every(
+    WATCH_MS,
+    async () => {
+      const found = await withClient(databaseUrl, (watcher) => watcher.query(isAtWork, [rows[0]?.pid])).catch(
+        () => null,
+      );
+      doubts = found?.rowCount === 1 ? 0 : doubts + 1;
+      if (doubts >= MOST_DOUBTS && !isOver) cut(client);
+    },
+    () => undefined,
+  );
+  try {
+    await ask();
+  } finally {
+    isOver = true;
+    watching.stop();
   }
 }
