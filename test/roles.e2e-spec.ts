@@ -1,5 +1,8 @@
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
@@ -190,6 +193,17 @@ describe('servers as they are deployed', () => {
       const program = start(environment);
       expect(await program.exited).toMatchObject({ code: 1 });
       expect(program.lines.some((said) => line.test(said))).toBe(true);
+    });
+
+    it('with a CLAUDE_MCP_CONFIG that is not in UTF-8 say so', async () => {
+      const directory = mkdtempSync(join(tmpdir(), 'claude-runner-mcp-'));
+      const file = join(directory, 'mcp.json');
+      const content = '{"mcpServers":{"notes":{"command":"/bin/true","args":["\u00fc"]}}}';
+      writeFileSync(file, Buffer.from(content, 'latin1'));
+      const program = start({ ...stored(), CLAUDE_MCP_CONFIG: file });
+      expect(await program.exited).toMatchObject({ code: 1 });
+      expect(program.lines).toEqual(['CLAUDE_MCP_CONFIG: the file is not in UTF-8']);
+      rmSync(directory, { recursive: true });
     });
 
     it('on a port that is taken say so', async () => {

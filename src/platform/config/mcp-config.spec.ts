@@ -8,7 +8,8 @@ let files = 0;
 
 function configOf(content: unknown) {
   const file = join(directory, `${(files += 1)}.json`);
-  writeFileSync(file, typeof content === 'string' ? content : JSON.stringify(content));
+  const isText = typeof content === 'string' || Buffer.isBuffer(content);
+  writeFileSync(file, isText ? content : JSON.stringify(content));
   return readConfig({ CLAUDE_MCP_CONFIG: file }).mcpServers;
 }
 
@@ -35,6 +36,14 @@ describe('CLAUDE_MCP_CONFIG', () => {
 
   it.each([
     ['no JSON', `{"mcpServers": ${SECRET}`, 'the file holds no JSON'],
+    [
+      'no UTF-8',
+      Buffer.from(
+        JSON.stringify({ mcpServers: { far: { ...http, headers: { A: `${SECRET}\u00fc` } } } }),
+        'latin1',
+      ),
+      'the file is not in UTF-8',
+    ],
     ['no object', [], 'the file: '],
     ['nothing', {}, 'mcpServers: must be an object of servers'],
     ['a field beside the servers', { mcpServers: {}, servers: {} }, 'the file: Unrecognized key: "servers"'],

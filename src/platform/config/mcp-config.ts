@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { McpServers } from '../../../libs/claude-engine/index.js';
@@ -69,15 +70,17 @@ export function readMcpConfig(path: string | undefined): { servers: McpServers; 
 }
 
 function readJson(path: string): { content: unknown; problem: string | null } {
-  let text: string;
+  let bytes: Buffer;
   try {
-    text = readFileSync(path, 'utf8');
+    bytes = readFileSync(path);
   } catch (error) {
     const { code = 'unknown' } = error as NodeJS.ErrnoException;
     return { content: null, problem: `the file cannot be read (${code})` };
   }
+  // What is no UTF-8 would be read as another value than the one that was meant: a token, say.
+  if (!isUtf8(bytes)) return { content: null, problem: 'the file is not in UTF-8' };
   try {
-    return { content: JSON.parse(text), problem: null };
+    return { content: JSON.parse(bytes.toString('utf8')), problem: null };
   } catch {
     // What the error says quotes the file.
     return { content: null, problem: 'the file holds no JSON' };
