@@ -5,6 +5,7 @@ import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.j
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import { ApiClient } from './support/api-client.js';
 import { untilNoCliOf } from './support/cli-processes.js';
+import { type RemoteMcpServer, startRemoteMcpServer } from './support/remote-mcp-server.js';
 import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { ADMIN_PASSWORD } from './support/test-server.js';
@@ -181,5 +182,65 @@ const call = (tool: string) => `[[tool mcp__notes__${tool} {"text":"milk"}]]`;
       expect(said).not.toContain(secret);
       expect(told.join()).not.toContain(secret);
     }
+  });
+});
+
+(process.platform === 'linux' ? describe : describe.skip)('MCP servers that are elsewhere', () => {
+  let directory: string;
+  let stores: TestStores;
+  let messages: MessagesApi;
+  let remote: RemoteMcpServer;
+  let server: SpawnedServer;
+
+  beforeAll(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'mcp-servers-'));
+    [stores, messages, remote] = await Promise.all([
+      createStores(),
+      startMessagesApi(),
+      startRemoteMcpServer(HEADER),
+    ]);
+    const headers = { Authorization: HEADER };
+    const mcpServers = {
+      http: { type: 'http', url: remote.urls.http, headers },
+      sse: { type: 'sse', url: remote.urls.sse, headers },
+      stranger: { type: 'http', url: remote.urls.http },
+    };
+    writeFileSync(join(directory, 'mcp.json'), JSON.stringify({ mcpServers }));
+    server = await spawnServer({
+      DATABASE_URL: stores.databaseUrl,
+      REDIS_URL: stores.redisUrl,
+      ANTHROPIC_API_KEY: 'sk-ant-test',
+      ANTHROPIC_BASE_URL: messages.url,
+      LOG_LEVEL: 'trace',
+      CLAUDE_MCP_CONFIG: join(directory, 'mcp.json'),
+      CLAUDE_NETWORK: 'host',
+      CLAUDE_SANDBOX: 'required',
+    });
+  });
+  afterAll(async () => {
+    await server.terminate();
+    await untilNoCliOf(server.dataDirectory);
+    server.remove();
+    await Promise.all([remote.close(), messages.close(), stores.drop()]);
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  const ask = async (name: string) => {
+    const prompt = `[[tool mcp__${name}__where {}]]`;
+    return (await server.client().execute({ prompt, allowedTools: [`mcp__${name}`] })).body;
+  };
+
+  it.each(['http', 'sse'])('are asked by %s, with their headers, which nobody is told', async (type) => {
+    expect(await ask(type)).toMatchObject({
+      status: 'completed',
+      result: `The tool said: asked by ${type}`,
+      engine: 'cli',
+    });
+    expect(server.lines.join('\n')).not.toContain(HEADER);
+  });
+
+  it('leave a run without their tools where they refuse it', async () => {
+    const { status, result } = await ask('stranger');
+    expect([status, result]).toEqual(['completed', expect.stringContaining('No such tool available')]);
   });
 });

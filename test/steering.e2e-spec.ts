@@ -108,6 +108,37 @@ describe('a process that runs', () => {
     socket.close();
   });
 
+  it('is steered in the same way where the API answers it', async () => {
+    const onwards = async (request: object) => {
+      const process = await owner.submit({ engine: 'api', ...request });
+      await owner.waitForEvent(process.id, ({ type }) => type === 'text');
+      return process;
+    };
+    const process = await onwards({ prompt: '[[deltas 10 100]]\n[[usage in=10 out=1]]' });
+    expect((await say(process, '[[text And that.]]\n[[usage in=100 out=2]]')).status).toBe(202);
+    expect(await owner.untilEnded(process.id)).toMatchObject({
+      ...{ status: 'completed', engine: 'api', result: 'And that.', numTurns: 2, attempt: 1 },
+      usage: { inputTokens: 110, outputTokens: 3 },
+    });
+    const types = ['message', 'user_message', 'completed'] as const;
+    expect(await typesOf(process, ...types)).toEqual(['message', 'user_message', 'message', 'completed']);
+
+    const next = await onwards({ prompt: SPEAK_ON, sessionId: process.sessionId });
+    const socket = await RecordedSocket.connect(elsewhere);
+    await socket.askFor('claude:message', { processId: next.id, text: '[[text This instead.]]' });
+    await socket.askFor('claude:interrupt', { processId: next.id });
+    socket.close();
+    expect(await owner.untilEnded(next.id)).toMatchObject({
+      ...{ status: 'completed', engine: 'api', stopReason: 'end_turn', result: 'This instead.' },
+    });
+    const broken = await onwards({ prompt: SPEAK_ON });
+    await interrupt(broken);
+    expect(await owner.untilEnded(broken.id)).toMatchObject({
+      ...{ status: 'completed', engine: 'api', stopReason: 'interrupted' },
+      result: expect.stringMatching(/^word-1/) as string,
+    });
+  });
+
   it('takes so many messages that it has not read, and no more', async () => {
     const process = await owner.submit({ prompt: '[[hang]]' });
     await owner.waitForEvent(process.id, ({ type }) => type === 'started');

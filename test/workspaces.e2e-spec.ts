@@ -43,6 +43,32 @@ const say = async (prompt: string, request: object = {}): Promise<Process> =>
   runner.client.untilEnded((await runner.client.submit({ prompt, sessionId: id, ...request })).id);
 
 describe('a workspace', () => {
+  it('whose folders lie too deep is not copied for a fork, of which nothing is left', async () => {
+    const { result } = await say('Begin\n[[text Begun.]]');
+    expect(result).toBe('Begun.');
+    await mkdir(join(folder(), ...Array<string>(66).fill('d')), { recursive: true });
+    const sessions = () => runner.stores.query('SELECT id FROM sessions ORDER BY id');
+    const folders = () => readdir(join(runner.dataDirectory, 'engine/workspaces'));
+    const before = [await sessions(), await folders()];
+    const fork = await runner.client.request('POST', `${SESSIONS}/${id}/fork`, {});
+    expect([fork.status, fork.body]).toEqual([
+      422,
+      expect.objectContaining({
+        code: 'workspace_not_copied',
+        detail: 'The folders of the session lie too deep in one another to be copied.',
+        retryable: false,
+      }),
+    ]);
+    expect([await sessions(), await folders()]).toEqual(before);
+    const request = { prompt: 'Fork\n[[text Forked.]]', sessionId: id, forkSession: true };
+    const executed = await runner.client.execute(request);
+    expect(executed).toMatchObject({ status: 422, body: { code: 'workspace_not_copied' } });
+    expect([await sessions(), await folders()]).toEqual(before);
+    expect((await runner.client.fetch(at('d'), { method: 'DELETE' })).status).toBe(204);
+    const later = await runner.client.request('POST', `${SESSIONS}/${id}/fork`, {});
+    expect(later.status).toBe(201);
+  });
+
   it('is filled, worked in by a run, and read again; the process tells what it changed', async () => {
     expect(await list()).toEqual({ items: [], nextCursor: null });
     expect((await put('notes/in.txt', 'forty-two')).status).toBe(201);
