@@ -1,10 +1,11 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { Health } from '../src/claude/claude.schemas.js';
+import { removeLeft } from './support/left-directory.js';
 import { RecordedSocket } from './support/recorded-socket.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import type { Started } from './support/started.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTcpProxy, type TcpProxy } from './support/tcp-proxy.js';
@@ -58,9 +59,7 @@ describe('a server that is told to stop while a store is away', () => {
   };
 
   afterEach(async () => {
-    server.kill('SIGKILL');
-    await server.exited;
-    server.remove();
+    await killAll([server]);
   });
 
   const outages = (['redis', 'database'] as const).flatMap((store) =>
@@ -117,7 +116,7 @@ describe('a server that starts while a store is away', () => {
     program.kill('SIGKILL');
     await starting.catch(() => undefined);
     await program.exited;
-    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    await removeLeft(directory);
   });
 
   const start = (environment: NodeJS.ProcessEnv = {}) => {
