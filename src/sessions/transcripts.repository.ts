@@ -62,15 +62,6 @@ export class TranscriptsRepository {
     return written[0]?.lastOrdinal ?? null;
   }
 
-  /** 0 where there is no such session. */
-  async readLastOrdinal(sessionId: string): Promise<number> {
-    const session = await this.prisma.session.findUnique({
-      where: { id: sessionId },
-      select: { lastOrdinal: true },
-    });
-    return session?.lastOrdinal ?? 0;
-  }
-
   async findCliSessionId(sessionId: string): Promise<string | null> {
     const session = await this.prisma.session.findUnique({
       where: { id: sessionId },

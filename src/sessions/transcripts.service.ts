@@ -36,12 +36,7 @@ export class TranscriptsService {
     return { cliSessionId, parts: [...parts.values()] };
   }
 
-  /** Grows with whatever is appended. */
-  readMark(sessionId: string): Promise<number> {
-    return this.transcripts.readLastOrdinal(sessionId);
-  }
-
-  /** @returns the mark from then on; null where the writer may not write, whose process must be running, and still its own */
+  /** @returns the transcript's mark, which grows with whatever is appended, from then on; null where the writer may not write, whose process must be running, and still its own */
   append(
     writer: TranscriptWriter,
     cliSessionId: string,
