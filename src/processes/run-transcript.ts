@@ -4,6 +4,9 @@ import type { LiveRun } from './lease-keeper.js';
 import type { ClaimedProcess } from './process-claims.repository.js';
 import { whileOurs } from './while-ours.js';
 
+/** The mark of a session to which nothing was ever added. */
+const NOTHING = 0;
+
 /** The conversation of a run's session: the run goes on with it, and adds to it for as long as the run is its worker's. */
 export class RunTranscript implements Transcript {
   private readonly sessionId: string;
@@ -18,7 +21,8 @@ export class RunTranscript implements Transcript {
     this.mark = transcriptMark;
   }
 
-  load(): Promise<KeptTranscript | null> {
+  async load(): Promise<KeptTranscript | null> {
+    if (this.mark === NOTHING) return null;
     return whileOurs(this.run.log, () => this.transcripts.load(this.sessionId));
   }
 
