@@ -58,7 +58,7 @@ export default {
     { ...withServices, displayName: 'integration', testMatch: ['<rootDir>/{src,libs}/**/*.int-spec.ts'] },
     { ...withServices, displayName: 'system', testMatch: ['<rootDir>/test/**/*.e2e-spec.ts'] },
   ],
-  testTimeout: 60_000,
+  testTimeout: 120_000,
   // Most of a test's time is spent waiting for CLIs and stores. Each file gets a process of its own: V8 counts coverage for
   // everything that a process has ever loaded, and takes longer with each file.
   maxWorkers: 2,

@@ -1,13 +1,14 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type EmbeddedService, startEmbeddedPostgres } from '../libs/embedded-services/index.js';
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { untilNoCliOf } from './support/cli-processes.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTcpProxy, type TcpProxy } from './support/tcp-proxy.js';
+import { removeLeft } from './support/left-directory.js';
 
 describe('after a kill -9 of PostgreSQL', () => {
   const directory = mkdtempSync(join(tmpdir(), 'claude-runner-postgres-'));
@@ -36,14 +37,12 @@ describe('after a kill -9 of PostgreSQL', () => {
     });
   });
   afterAll(async () => {
-    server.kill('SIGKILL');
-    await server.exited;
-    server.remove();
+    await killAll([server]);
     await database.close();
     await postgres.stop();
     await messages.close();
     await stores.drop();
-    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    await removeLeft(directory);
   });
 
   it('nothing that was accepted is missing, nothing that was refused is there, and what waits runs', async () => {

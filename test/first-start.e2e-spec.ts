@@ -7,6 +7,7 @@ import { type RunningServer, startServer } from '../src/server.js';
 import { ApiClient } from './support/api-client.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { configOf } from './support/test-server.js';
+import { removeLeft } from './support/left-directory.js';
 
 let stores: TestStores;
 let directories: string[] = [];
@@ -17,8 +18,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   for (const server of servers) await server.close();
-  for (const directory of directories)
-    rmSync(directory, { recursive: true, maxRetries: 10, retryDelay: 200 });
+  for (const directory of directories) await removeLeft(directory);
   servers = [];
   directories = [];
   await stores.drop();

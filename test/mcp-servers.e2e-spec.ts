@@ -51,7 +51,7 @@ const call = (tool: string) => `[[tool mcp__notes__${tool} {"text":"milk"}]]`;
   afterAll(async () => {
     await server.terminate();
     await untilNoCliOf(server.dataDirectory);
-    server.remove();
+    await server.remove();
     await messages.close();
     await stores.drop();
     rmSync(directory, { recursive: true, force: true });

@@ -3,7 +3,7 @@ import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { ApiClient } from './support/api-client.js';
 import { cliProcessesOf, untilNoCliOf } from './support/cli-processes.js';
 import { findBrokenInvariants } from './support/invariants.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTcpProxy, type TcpProxy } from './support/tcp-proxy.js';
 
@@ -30,9 +30,7 @@ beforeEach(async () => {
   [database, redis] = [await startTcpProxy(stores.databaseUrl), await startTcpProxy(stores.redisUrl)];
 });
 afterEach(async () => {
-  server.kill('SIGKILL');
-  await server.exited;
-  server.remove();
+  await killAll([server]);
   const broken = await findBrokenInvariants(stores.query);
   for (const proxy of [database, redis]) await proxy.close();
   await messages.close();

@@ -24,7 +24,7 @@ const DEATH_BY_GUARD_MS = 5_000;
       server.kill('SIGKILL');
       await server.exited;
       await untilNoCliOf(server.dataDirectory);
-      server.remove();
+      await server.remove();
     }
     servers = [];
     await messages.close();

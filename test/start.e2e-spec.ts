@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -7,6 +7,7 @@ import type { Metrics } from '../src/metrics/metrics.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { ApiClient } from './support/api-client.js';
 import { type Started, startProgram } from './support/started.js';
+import { removeLeft } from './support/left-directory.js';
 
 const run = promisify(execFile);
 
@@ -36,7 +37,7 @@ describe('npm start', () => {
   afterAll(async () => {
     runner.kill('SIGINT');
     await runner.exited;
-    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    await removeLeft(directory);
   });
 
   it('says where everything is, and that it is demo mode', async () => {

@@ -1,7 +1,7 @@
 import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.js';
 import type { Health } from '../src/claude/claude.schemas.js';
 import { RecordedSocket } from './support/recorded-socket.js';
-import { type SpawnedServer, spawnServer } from './support/spawned-server.js';
+import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { createStores, type TestStores } from './support/stores.js';
 import { startTcpProxy, type TcpProxy } from './support/tcp-proxy.js';
 import { ADMIN_PASSWORD, startTestServer, type TestServer } from './support/test-server.js';
@@ -54,9 +54,7 @@ describe('a server that is told to stop while a store is away', () => {
   };
 
   afterEach(async () => {
-    server.kill('SIGKILL');
-    await server.exited;
-    server.remove();
+    await killAll([server]);
   });
 
   const outages = (['redis', 'database'] as const).flatMap((store) =>

@@ -66,10 +66,15 @@ for my $place (glob "/proc/[0-9]*") {
   })}' . chr 10;
 }`;
 
+/** To look through a whole file system takes a while on a machine that does much else. */
+const ATTACK_MS = 100_000;
+
 /** What a command in the sandbox says, whether it fails or not. */
 async function attack(bench: EngineBench, command: string, key = 'attacker'): Promise<string> {
-  const run = await bench.run({ prompt: bash(command), allowedTools: ['Bash'] }, key);
-  expect(await run.ending()).toMatchObject({ kind: 'completed' });
+  const request = { prompt: bash(command), allowedTools: ['Bash'], timeoutMs: ATTACK_MS };
+  const run = await bench.run(request, key);
+  const ending = await run.ending();
+  if (ending.kind !== 'completed') throw new Error(`The attack did not end: ${JSON.stringify(ending)}`);
   const [result] = run.all('tool_result');
   if (!result) throw new Error('The command was not run.');
   return result.content;

@@ -206,9 +206,9 @@ for await (const event of engine.run(request, { signal: new AbortController().si
 }
 `;
 
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 45_000;
 
-/** Resolves as soon as a condition holds that nobody announces. Rejects when it does not within 15 s. */
+/** Resolves as soon as a condition holds that nobody announces. Rejects when it does not in time. */
 export async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
   while (!(await isSo())) {

@@ -1,18 +1,22 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
+import { v7 as uuid } from 'uuid';
 import { REDIS, REDIS_SUBSCRIBER } from '../platform/redis/redis.module.js';
 import type { ProcessEvent } from './process-events.schemas.js';
 
 const EVENTS = 'claude-runner:process-events:';
 const COMMANDS = 'claude-runner:process-commands';
 
-type Listener = (message: string) => void;
+type EventsListener = (events: ProcessEvent[]) => void;
 
 /** What servers tell each other at once, by Redis's pub/sub. Any of it may get lost: PostgreSQL holds every fact. */
 @Injectable()
 export class ProcessChannel {
   private readonly logger = new Logger(ProcessChannel.name);
-  private readonly listeners = new Map<string, Listener>();
+  /** Stands before what this server publishes: its own readers have had it, sooner than Redis brings it. */
+  private readonly mark = `${uuid()} `;
+  private readonly readers = new Map<string, EventsListener>();
+  private onCommand: ((processId: string) => void) | null = null;
 
   constructor(
     @Inject(REDIS) private readonly redis: Redis,
@@ -21,9 +25,10 @@ export class ProcessChannel {
     subscriber.on('message', (channel: string, message: string) => this.hear(channel, message));
   }
 
-  /** Tells readers what has been committed to a log. */
+  /** Tells readers, on this server and on others, what has been committed to a log. */
   publishEvents(processId: string, events: ProcessEvent[]): void {
-    this.publish(EVENTS + processId, JSON.stringify(events));
+    this.readers.get(processId)?.(events);
+    this.publish(EVENTS + processId, this.mark + JSON.stringify(events));
   }
 
   /** Tells workers that one of them should look into the inbox of a process. */
@@ -32,31 +37,34 @@ export class ProcessChannel {
   }
 
   /** @returns once Redis has said that messages will come; never, while Redis is away */
-  async subscribeEvents(processId: string, listener: (events: ProcessEvent[]) => void): Promise<void> {
-    await this.subscribe(EVENTS + processId, (message) => listener(JSON.parse(message) as ProcessEvent[]));
+  async subscribeEvents(processId: string, listener: EventsListener): Promise<void> {
+    this.readers.set(processId, listener);
+    await this.subscriber.subscribe(EVENTS + processId);
   }
 
   unsubscribeEvents(processId: string): void {
-    this.listeners.delete(EVENTS + processId);
+    this.readers.delete(processId);
     this.subscriber.unsubscribe(EVENTS + processId).catch((err: unknown) => this.logger.debug({ err }));
   }
 
   async subscribeCommands(listener: (processId: string) => void): Promise<void> {
-    await this.subscribe(COMMANDS, listener);
+    this.onCommand = listener;
+    await this.subscriber.subscribe(COMMANDS);
   }
 
   // Whatever else publishes on this Redis must not end the server.
   private hear(channel: string, message: string): void {
     try {
-      this.listeners.get(channel)?.(message);
+      if (channel === COMMANDS) this.onCommand?.(message);
+      else if (!message.startsWith(this.mark)) this.hearEvents(channel, message);
     } catch (err) {
       this.logger.warn({ err, channel }, 'A message could not be read.');
     }
   }
 
-  private async subscribe(channel: string, listener: Listener): Promise<void> {
-    this.listeners.set(channel, listener);
-    await this.subscriber.subscribe(channel);
+  private hearEvents(channel: string, message: string): void {
+    const listener = this.readers.get(channel.slice(EVENTS.length));
+    listener?.(JSON.parse(message.slice(this.mark.length)) as ProcessEvent[]);
   }
 
   private publish(channel: string, message: string): void {

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Started, startProgram } from '../support/started.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { removeLeft } from '../support/left-directory.js';
 
 export type Role = 'api' | 'worker';
 export type StoreName = 'postgres' | 'redis';
@@ -165,7 +166,7 @@ export class ServerSlot {
   async close(): Promise<void> {
     await this.kill();
     await Promise.all([this.proxies.postgres.close(), this.proxies.redis.close()]);
-    rmSync(this.dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    await removeLeft(this.dataDirectory);
   }
 
   private async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {

@@ -4,7 +4,7 @@ import type { ProcessEvent } from '../../src/processes/process-events.schemas.js
 import type { Process, ProcessError } from '../../src/processes/processes.schemas.js';
 import type { ApiClient } from './api-client.js';
 
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 60_000;
 
 export type SocketAnswer = { ok: true; process: Process } | { ok: false; error: Problem };
 

@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ApiClient } from './api-client.js';
+import { removeLeft } from './left-directory.js';
 import { NO_SUPPLY } from './no-supply.js';
 import { type Started, startProgram } from './started.js';
 
@@ -12,7 +13,7 @@ export interface SpawnedServer extends Started {
   client: () => ApiClient;
   /** Sends SIGTERM and waits for the end. */
   terminate: () => Promise<{ code: number | null }>;
-  remove: () => void;
+  remove: () => Promise<void>;
 }
 
 /** The built server, as an image runs it (`npm run start:prod`), once it listens. */
@@ -37,8 +38,7 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
       started.kill('SIGTERM');
       return started.exited;
     },
-    // What a server that was killed had started may need a moment to be gone.
-    remove: () => rmSync(dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }),
+    remove: () => removeLeft(dataDirectory),
   };
 }
 
@@ -46,5 +46,5 @@ export async function spawnServer(environment: NodeJS.ProcessEnv): Promise<Spawn
 export async function killAll(servers: SpawnedServer[]): Promise<void> {
   for (const server of servers) server.kill('SIGKILL');
   await Promise.all(servers.map(({ exited }) => exited));
-  for (const server of servers) server.remove();
+  for (const server of servers) await server.remove();
 }

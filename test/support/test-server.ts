@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MessagesApi, startMessagesApi } from '../../libs/messages-api/index.js';
@@ -7,6 +7,7 @@ import { type RunningServer, startServer } from '../../src/server.js';
 import { ApiClient } from './api-client.js';
 import { NO_SUPPLY } from './no-supply.js';
 import { createStores, type TestStores } from './stores.js';
+import { removeLeft } from './left-directory.js';
 
 export interface TestServer {
   url: string;
@@ -67,7 +68,7 @@ export async function startTestServer(settings: Settings = {}): Promise<TestServ
       await server.close();
       await messages.close();
       await stores.drop();
-      await rm(dataDirectory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+      await removeLeft(dataDirectory);
     },
   };
 }
