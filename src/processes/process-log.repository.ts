@@ -134,10 +134,8 @@ export class ProcessLogRepository {
 
   /** How far the logs have come. */
   async lastSeqs(processIds: string[]): Promise<Map<string, number>> {
-    const rows = await this.prisma.process.findMany({
-      where: { id: { in: processIds } },
-      select: { id: true, lastSeq: true },
-    });
+    const rows = await this.prisma.$queryRaw<{ id: string; lastSeq: number }[]>`
+      SELECT id, last_seq AS "lastSeq" FROM processes WHERE id = ANY(${processIds}::uuid[])`;
     return new Map(rows.map(({ id, lastSeq }) => [id, lastSeq]));
   }
 
