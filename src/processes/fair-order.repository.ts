@@ -82,14 +82,12 @@ export async function lockShare(transaction: Prisma.TransactionClient, userId: s
 }
 
 /**
- * Behind all that the user has waiting, before the order among these is looked at, and how full the queue is: one look, since each
- * is a part of what a caller waits for. Needs the lock of the share.
+ * A statement, or a part of one, that answers one `NextPlace`: behind all that the user has waiting, before the order among these
+ * is looked at, and how full the queue is. Needs the lock of the share.
  */
-export async function findNextPlace(
-  transaction: Prisma.TransactionClient,
-  { userId, sessionId, priority }: { userId: string; sessionId: string; priority: number },
-): Promise<NextPlace> {
-  const [place] = await transaction.$queryRaw<NextPlace[]>`
+export const nextPlace = (of: { userId: string; sessionId: string; priority: number }): Prisma.Sql => {
+  const { userId, sessionId, priority } = of;
+  return Prisma.sql`
     SELECT place.*,
       (SELECT count(*)::int + 1 FROM processes WHERE ${WAITS} AND fair_rank <= place."fairRank") AS position,
       (SELECT json_build_object('all', count(*), 'own', count(*) FILTER (WHERE user_id = ${userId}::uuid))
@@ -108,9 +106,7 @@ export async function findNextPlace(
       ) mine
     ) waiting
     WHERE share.user_id = ${userId}::uuid) place`;
-  if (!place) throw new Error('The table queue_clock has lost its row.');
-  return place;
-}
+};
 
 /**
  * Gives the turns of a user to what they have waiting: first to what its session waits for, then by priority and age. Rows that somebody else has locked are left with

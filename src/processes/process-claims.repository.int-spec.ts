@@ -117,6 +117,19 @@ describe('claiming', () => {
     expect((await claiming)?.id).toBe(id);
   });
 
+  it('tells how far the transcript of its session has come, also what is being written', async () => {
+    const { sessionId } = await side.find(await side.submit());
+    const other = new pg.Client({ connectionString: side.stores.databaseUrl });
+    await other.connect();
+    await other.query('BEGIN');
+    await other.query('UPDATE sessions SET last_ordinal = 7 WHERE id = $1', [sessionId]);
+    const claiming = claim();
+    await side.untilWaitingForLocks(1);
+    await other.query('COMMIT');
+    await other.end();
+    expect(await claiming).toMatchObject({ sessionId, transcriptMark: 7 });
+  });
+
   it('raises the fence, so that the claim before it can write no more', async () => {
     const run = await side.run();
     await side.endings.conclude(run, [], afterLoss);

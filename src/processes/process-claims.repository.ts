@@ -21,8 +21,8 @@ const ELIGIBLE = Prisma.sql`candidate.status = 'pending'
   AND (candidate.queue_deadline IS NULL OR candidate.queue_deadline > now() OR candidate.started_at IS NOT NULL)
   AND ${IS_FIRST_OF_SESSION}`;
 
-/** What its worker needs to know of it. */
-export type ClaimedProcess = Pick<
+/** What its worker needs to know of it, and the mark of its session's transcript, to which nobody else adds from then on. */
+export type ClaimedProcess = { transcriptMark: number } & Pick<
   ProcessRow,
   | 'id'
   | 'userId'
@@ -87,22 +87,25 @@ export class ProcessClaimsRepository {
       ORDER BY candidate.fair_rank, candidate.id LIMIT ${limit}`;
   }
 
-  // Two that claim a process of one session each, at the same moment, find each other by the unique index.
+  // Two that claim a process of one session each, at the same moment, find each other by the unique index. The lock has the
+  // session read as it is once the process is locked: what a run before has added since the statement began is in its mark.
   private async claimUnlocked(owner: string, leaseMs: number): Promise<ClaimedProcess | null> {
     try {
       const claimed = await this.prisma.$queryRaw<ClaimedProcess[]>`
         WITH next AS MATERIALIZED (
-          SELECT candidate.id, candidate.fair_rank FROM processes candidate WHERE ${ELIGIBLE}
+          SELECT candidate.id, candidate.session_id, candidate.fair_rank FROM processes candidate WHERE ${ELIGIBLE}
           ORDER BY candidate.fair_rank, candidate.id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ), session AS MATERIALIZED (
+          SELECT last_ordinal FROM sessions JOIN next ON sessions.id = next.session_id FOR SHARE OF sessions
         ), clock AS (
           UPDATE queue_clock SET virtual_time = next.fair_rank FROM next WHERE next.fair_rank > queue_clock.virtual_time
         )
         UPDATE processes SET status = 'running', owner = ${owner}, fence = fence + 1, has_started = false, inbox_closed = false,
           retry_at = NULL, lease_until = ${leaseEnd(leaseMs)}
-        FROM next WHERE processes.id = next.id
-        RETURNING processes.id, user_id AS "userId", session_id AS "sessionId", status, owner, fence,
+        FROM next, session WHERE processes.id = next.id
+        RETURNING processes.id, user_id AS "userId", processes.session_id AS "sessionId", status, owner, fence,
           last_seq AS "lastSeq", attempt, retry_on AS "retryOn", retry_at AS "retryAt", prompt, request,
-          cost_usd AS "costUsd"`;
+          cost_usd AS "costUsd", session.last_ordinal AS "transcriptMark"`;
       return claimed[0] ?? null;
     } catch (error) {
       if (isUniqueViolation(error)) return null;

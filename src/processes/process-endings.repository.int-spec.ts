@@ -3,6 +3,7 @@ import { startTcpProxy } from '../../test/support/tcp-proxy.js';
 import { LEASE_MS, STARTED, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import type { Outcome } from './process-outcome.js';
+import { toProcess } from './process-view.js';
 import { afterDrain, afterEnding, afterLoss, type RunHistory, type Verdict } from './run-verdict.js';
 
 const COMPLETED: Outcome = {
@@ -12,6 +13,13 @@ const COMPLETED: Outcome = {
   usage: { inputTokens: 10, outputTokens: 5, cacheReadInputTokens: 2, cacheCreationInputTokens: 1 },
   costUsd: 0.25,
   numTurns: 1,
+};
+const RICH: Outcome = {
+  ...COMPLETED,
+  structuredResult: { b: 1, a: { 2: 'two', 1: 'one' } },
+  model: 'another-model',
+  permissionDenials: [{ name: 'Write', toolUseId: 'a-tool-use', input: { path: 'a“ü”' } }],
+  filesChanged: { count: 1, items: [{ path: 'a', change: 'added' }] },
 };
 const OVERLOADED: Outcome = {
   ...COMPLETED,
@@ -37,7 +45,7 @@ describe('the end of a run', () => {
   beforeEach(() => side.clear());
 
   describe('running → completed, failed, cancelled', () => {
-    it.each<Outcome>([COMPLETED, OVERLOADED, { status: 'cancelled', stopReason: 'interrupted' }])(
+    it.each<Outcome>([COMPLETED, RICH, OVERLOADED, { status: 'cancelled', stopReason: 'interrupted' }])(
       'is the last append, together with what still waited: $status',
       async (outcome) => {
         const run = await side.startedRun();
@@ -65,9 +73,7 @@ describe('the end of a run', () => {
           lastSeq: 6,
           finishedAt: expect.any(Date) as Date,
         });
-        expect(events.at(-1)).toMatchObject({
-          process: { status: outcome.status, lastSeq: 6, finishedAt: row.finishedAt?.toISOString() },
-        });
+        expect(events.at(-1)).toMatchObject({ process: toProcess(row, null) });
       },
     );
 

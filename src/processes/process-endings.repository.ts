@@ -6,8 +6,9 @@ import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { decisionIn, toResolved, WITHDRAWN } from './permission-decision.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
 import { findOpenQuestions } from './process-inbox.repository.js';
-import { insertEvents, type Run } from './process-log.repository.js';
+import { addedEvents, placeEvents, type Run } from './process-log.repository.js';
 import { addCost, addUsage, type Outcome } from './process-outcome.js';
+import { ROW } from './process-row.js';
 import { toProcess } from './process-view.js';
 import type { Usage } from './processes.schemas.js';
 import type { RunHistory, Verdict } from './run-verdict.js';
@@ -55,11 +56,11 @@ export class ProcessEndingsRepository {
    */
   async takeOver({ processId, fence }: Run, judge: (run: RunHistory) => Verdict): Promise<Concluded | null> {
     return this.prisma.$transaction(async (transaction) => {
-      const taken = await transaction.$queryRaw<{ id: string; now: Date }[]>`
+      const [taken] = await transaction.$queryRaw<LockedRow[]>`
         UPDATE processes SET fence = fence + 1
         WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' AND lease_until < now()
-        RETURNING id, clock_timestamp() AS now`;
-      const locked = await readLocked(transaction, taken[0]);
+        RETURNING ${ROW}, clock_timestamp() AS now`;
+      const locked = taken ? toLocked(taken) : null;
       return locked && carryOut(transaction, locked, [], judge(historyOf(locked.row)));
     });
   }
@@ -69,7 +70,10 @@ export class ProcessEndingsRepository {
     return this.prisma.$transaction(async (transaction) => {
       const locked = await lock(transaction, Prisma.sql`id = ${processId}::uuid`);
       if (locked?.row.status === 'pending')
-        return { kind: 'ended', events: await finish(transaction, locked, [], { status: 'cancelled' }) };
+        return {
+          kind: 'ended',
+          events: (await finish(transaction, locked, [], { status: 'cancelled' })).events,
+        };
       if (locked?.row.status !== 'running') return { kind: 'too_late' };
       if (!locked.row.cancelRequestedAt) {
         await transaction.process.update({
@@ -89,7 +93,7 @@ export class ProcessEndingsRepository {
         transaction,
         Prisma.sql`id = ${processId}::uuid AND status = 'pending' AND started_at IS NULL AND queue_deadline <= now()`,
       );
-      return locked && finish(transaction, locked, [], outcome);
+      return locked && (await finish(transaction, locked, [], outcome)).events;
     });
   }
 }
@@ -138,22 +142,18 @@ interface LockedProcess {
   now: Date;
 }
 
+type LockedRow = ProcessRow & { now: Date };
+
 async function lock(
   transaction: Prisma.TransactionClient,
   condition: Prisma.Sql,
 ): Promise<LockedProcess | null> {
-  const [locked] = await transaction.$queryRaw<{ id: string; now: Date }[]>`
-    SELECT id, clock_timestamp() AS now FROM processes WHERE ${condition} FOR UPDATE`;
-  return readLocked(transaction, locked);
+  const [locked] = await transaction.$queryRaw<LockedRow[]>`
+    SELECT ${ROW}, clock_timestamp() AS now FROM processes WHERE ${condition} FOR UPDATE`;
+  return locked ? toLocked(locked) : null;
 }
 
-async function readLocked(
-  transaction: Prisma.TransactionClient,
-  locked: { id: string; now: Date } | undefined,
-): Promise<LockedProcess | null> {
-  const row = locked && (await transaction.process.findUnique({ where: { id: locked.id } }));
-  return row ? { row, now: locked.now } : null;
-}
+const toLocked = ({ now, ...row }: LockedRow): LockedProcess => ({ row, now });
 
 async function carryOut(
   transaction: Prisma.TransactionClient,
@@ -167,8 +167,7 @@ async function carryOut(
     return giveBack(transaction, locked, last, { ...verdict, spent });
   }
   const spent = await spentIn(transaction, locked, events, verdict.outcome);
-  const written = await finish(transaction, locked, last, { ...verdict.outcome, ...spent });
-  return { events: written, next: await nextOfSession(transaction, locked) };
+  return finish(transaction, locked, last, { ...verdict.outcome, ...spent });
 }
 
 const historyOf = (row: ProcessRow): RunHistory => ({
@@ -183,45 +182,90 @@ const historyOf = (row: ProcessRow): RunHistory => ({
 
 /** What the attempts before this one have used stands in the row. */
 const sumOf = (row: ProcessRow, { usage = null, costUsd = null }: Spent) => ({
-  usage: addUsage(row.usage as Usage | null, usage) ?? Prisma.DbNull,
+  usage: addUsage(row.usage as Usage | null, usage) as Prisma.JsonObject | null,
   costUsd: addCost(row.costUsd, costUsd),
 });
 
 async function finish(
   transaction: Prisma.TransactionClient,
-  { row, now }: LockedProcess,
+  locked: LockedProcess,
   events: NewProcessEvent[],
   outcome: Outcome,
-): Promise<ProcessEvent[]> {
-  const finished = await transaction.process.update({
-    where: { id: row.id },
-    data: {
-      status: outcome.status,
-      result: outcome.result ?? null,
-      structuredResult:
-        (outcome.structuredResult as Prisma.InputJsonObject | null | undefined) ?? Prisma.DbNull,
-      error: outcome.error ?? Prisma.DbNull,
-      stopReason: outcome.stopReason ?? null,
-      ...sumOf(row, outcome),
-      numTurns: outcome.numTurns ?? null,
-      model: outcome.model ?? row.model,
-      permissionDenials: (outcome.permissionDenials ?? []) as Prisma.InputJsonArray,
-      filesChanged: outcome.filesChanged ?? Prisma.DbNull,
-      cancelRequestedAt:
-        outcome.status === 'cancelled' ? (row.cancelRequestedAt ?? now) : row.cancelRequestedAt,
-      owner: null,
-      leaseUntil: null,
-      retryAt: null,
-      lastSeq: row.lastSeq + events.length + 1,
-      finishedAt: now,
-    },
-  });
-  // A turn, also where its last attempt never got so far.
-  if (row.startedAt)
-    await transaction.session.update({ where: { id: row.sessionId }, data: { head: { increment: 1 } } });
+): Promise<Concluded> {
+  const { row, now } = locked;
+  const finished: ProcessRow = {
+    ...row,
+    status: outcome.status,
+    result: outcome.result ?? null,
+    structuredResult: outcome.structuredResult ?? null,
+    error: outcome.error ?? null,
+    stopReason: outcome.stopReason ?? null,
+    ...sumOf(row, outcome),
+    numTurns: outcome.numTurns ?? null,
+    model: outcome.model ?? row.model,
+    permissionDenials: (outcome.permissionDenials ?? []) as Prisma.JsonArray,
+    filesChanged: outcome.filesChanged ?? null,
+    cancelRequestedAt:
+      outcome.status === 'cancelled' ? (row.cancelRequestedAt ?? now) : row.cancelRequestedAt,
+    owner: null,
+    leaseUntil: null,
+    retryAt: null,
+    lastSeq: row.lastSeq + events.length + 1,
+    finishedAt: now,
+  };
   const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
-  return insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, [...events, terminal]);
+  return release(transaction, locked, finished, [...events, terminal]);
 }
+
+/**
+ * Writes what has become of a process that its run, or its place in the queue, is taken from: one statement.
+ * @returns the next of its session as well, whose wake-up was spent while what came before it was not over
+ */
+async function release(
+  transaction: Prisma.TransactionClient,
+  { row: { lastSeq }, now }: LockedProcess,
+  row: ProcessRow,
+  events: NewProcessEvent[],
+): Promise<Concluded> {
+  // A turn, also where its last attempt never got so far.
+  const endsTurn = row.finishedAt !== null && row.startedAt !== null;
+  const [written] = await transaction.$queryRaw<[Released]>`
+    WITH process AS (
+      UPDATE processes SET status = ${row.status}::process_status, attempt = ${row.attempt}, crash_count = ${row.crashCount},
+        has_started = ${row.hasStarted}, owner = ${row.owner}, lease_until = ${toTime(row.leaseUntil)},
+        retry_at = ${toTime(row.retryAt)}, cancel_requested_at = ${toTime(row.cancelRequestedAt)},
+        finished_at = ${toTime(row.finishedAt)}, result = ${row.result}, structured_result = ${toJson(row.structuredResult)}::json,
+        error = ${toJson(row.error)}::jsonb, stop_reason = ${row.stopReason}, usage = ${toJson(row.usage)}::jsonb,
+        cost_usd = ${row.costUsd}, num_turns = ${row.numTurns}, model = ${row.model},
+        permission_denials = ${toJson(row.permissionDenials)}::jsonb, files_changed = ${toJson(row.filesChanged)}::jsonb,
+        last_seq = ${row.lastSeq}
+      WHERE id = ${row.id}::uuid RETURNING id
+    ), turn AS (
+      UPDATE sessions SET head = head + 1 WHERE id = ${row.sessionId}::uuid AND ${endsTurn}
+    ), entries AS (${addedEvents(lastSeq, events)})
+    SELECT (SELECT max("createdAt") FROM entries) AS "createdAt", next.id AS "nextId", next.attempt, next.retry_at AS "retryAt"
+    FROM (VALUES (true)) one LEFT JOIN (
+      SELECT id, attempt, retry_at FROM processes WHERE session_id = ${row.sessionId}::uuid AND status = 'pending'
+      ORDER BY created_at, id LIMIT 1
+    ) next ON true`;
+  const { createdAt, nextId, attempt, retryAt } = written;
+  const afterMs = Math.max(0, (retryAt?.getTime() ?? 0) - now.getTime());
+  return {
+    events: placeEvents({ processId: row.id, lastSeq }, events, createdAt ?? undefined),
+    next: nextId === null ? null : { id: nextId, attempt, afterMs },
+  };
+}
+
+interface Released {
+  /** Null where there were no events. */
+  createdAt: Date | null;
+  nextId: string | null;
+  attempt: number;
+  retryAt: Date | null;
+}
+
+const toTime = (time: Date | null) => Prisma.sql`${time?.toISOString() ?? null}::timestamptz`;
+const toJson = (value: Prisma.JsonValue) => (value === null ? null : JSON.stringify(value));
 
 /** The last events of a run, followed by the end of what it had asked for and does not need any more. */
 async function closeQuestions(
@@ -245,51 +289,32 @@ async function closeQuestions(
   return [...events, ...[...open].map((id) => toResolved(id, decisions.get(id) ?? WITHDRAWN))];
 }
 
-/** Its wake-up was spent while what came before it was not over. */
-async function nextOfSession(
-  transaction: Prisma.TransactionClient,
-  { row: { sessionId }, now }: LockedProcess,
-): Promise<Concluded['next']> {
-  const next = await transaction.process.findFirst({
-    where: { sessionId, status: 'pending' },
-    orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-    select: { id: true, attempt: true, retryAt: true },
-  });
-  if (!next) return null;
-  const { id, attempt, retryAt } = next;
-  return { id, attempt, afterMs: Math.max(0, (retryAt?.getTime() ?? 0) - now.getTime()) };
-}
-
 /** Back to the queue, to its old place. What a reader saw of a run that is void is followed by `retrying`. */
 async function giveBack(
   transaction: Prisma.TransactionClient,
-  { row, now }: LockedProcess,
+  locked: LockedProcess,
   events: NewProcessEvent[],
   { code, afterMs, isCrash, spent }: Extract<Verdict, { kind: 'again' }>,
 ): Promise<Concluded> {
+  const { row, now } = locked;
   // What nobody was told of was no attempt: its caller's attempts are for what was tried.
   const attempt = code === null ? row.attempt : row.attempt + 1;
   const retryAt = new Date(now.getTime() + afterMs);
   const retrying: NewProcessEvent[] =
     code === null ? [] : [{ type: 'retrying', attempt, code, retryAt: retryAt.toISOString() }];
   const last = [...events, ...retrying];
-  await transaction.process.update({
-    where: { id: row.id },
-    data: {
-      status: 'pending',
-      attempt,
-      owner: null,
-      leaseUntil: null,
-      hasStarted: false,
-      retryAt: afterMs > 0 ? retryAt : null,
-      crashCount: row.crashCount + (isCrash ? 1 : 0),
-      ...sumOf(row, spent),
-      lastSeq: row.lastSeq + last.length,
-    },
-  });
-  const written =
-    last.length === 0
-      ? []
-      : await insertEvents(transaction, { processId: row.id, lastSeq: row.lastSeq }, last);
+  const waiting: ProcessRow = {
+    ...row,
+    status: 'pending',
+    attempt,
+    owner: null,
+    leaseUntil: null,
+    hasStarted: false,
+    retryAt: afterMs > 0 ? retryAt : null,
+    crashCount: row.crashCount + (isCrash ? 1 : 0),
+    ...sumOf(row, spent),
+    lastSeq: row.lastSeq + last.length,
+  };
+  const { events: written } = await release(transaction, locked, waiting, last);
   return { events: written, next: { id: row.id, attempt, afterMs } };
 }

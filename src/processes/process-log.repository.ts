@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { Prisma } from '../generated/prisma/client.js';
+import { Prisma } from '../generated/prisma/client.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
 
@@ -134,10 +134,8 @@ export class ProcessLogRepository {
 
   /** How far the logs have come. */
   async lastSeqs(processIds: string[]): Promise<Map<string, number>> {
-    const rows = await this.prisma.process.findMany({
-      where: { id: { in: processIds } },
-      select: { id: true, lastSeq: true },
-    });
+    const rows = await this.prisma.$queryRaw<{ id: string; lastSeq: number }[]>`
+      SELECT id, last_seq AS "lastSeq" FROM processes WHERE id = ANY(${processIds}::uuid[])`;
     return new Map(rows.map(({ id, lastSeq }) => [id, lastSeq]));
   }
 
@@ -192,11 +190,26 @@ export async function insertEvents(
   events: NewProcessEvent[],
 ): Promise<ProcessEvent[]> {
   const rows = await transaction.$queryRaw<{ createdAt: Date }[]>`
-    INSERT INTO process_events (process_id, seq, type, payload, bytes)
-    SELECT ${processId}::uuid, ${lastSeq} + entry.place, entry.value->>'type', entry.value, octet_length(entry.value::text)
-    FROM json_array_elements(${JSON.stringify(events)}::json) WITH ORDINALITY AS entry(value, place)
-    RETURNING created_at AS "createdAt"`;
-  const createdAt = rows[0]?.createdAt ?? new Date();
+    WITH process AS (SELECT ${processId}::uuid AS id) ${addedEvents(lastSeq, events)}`;
+  return placeEvents({ processId, lastSeq }, events, rows[0]?.createdAt);
+}
+
+/**
+ * A part of a statement: adds to the log of the one process whose id is in `process`, or to none where that is empty, and answers
+ * when. Needs what `insertEvents` needs.
+ */
+export const addedEvents = (lastSeq: number, events: NewProcessEvent[]) => Prisma.sql`
+  INSERT INTO process_events (process_id, seq, type, payload, bytes)
+  SELECT process.id, ${lastSeq} + entry.place, entry.value->>'type', entry.value, octet_length(entry.value::text)
+  FROM process, json_array_elements(${JSON.stringify(events)}::json) WITH ORDINALITY AS entry(value, place)
+  RETURNING created_at AS "createdAt"`;
+
+/** Events as a reader sees them, once they are written. */
+export function placeEvents(
+  { processId, lastSeq }: { processId: string; lastSeq: number },
+  events: NewProcessEvent[],
+  createdAt = new Date(),
+): ProcessEvent[] {
   return events.map((payload, index) => toEvent({ processId, seq: lastSeq + 1 + index, payload, createdAt }));
 }
 

@@ -66,8 +66,7 @@ export class ProcessRunner {
     const request = toEngineRequest(claimed, this.config.CLAUDE_TIMEOUT_MS);
     const { signal } = run.controller;
     const { signal: kill } = run.killer;
-    const { sessionId } = claimed;
-    const transcript = new RunTranscript(run, sessionId, this.transcripts);
+    const transcript = new RunTranscript(run, claimed, this.transcripts);
     // In this order: what has not looked at its workspace yet has not begun to act.
     const mayAsk = () => workspace.begin().then(() => run.log.begin());
     const { ask: askPermission } = new PermissionDesk(run, this.commands, this.config.PERMISSION_TIMEOUT_MS);
@@ -88,7 +87,7 @@ export class ProcessRunner {
       if (!mayRunAgain(claimed, ending)) await this.conclude(run, await judged(ending));
     };
     const isHeld = () => this.leases.isHeld(run);
-    const workspaceKey = sessionId;
+    const workspaceKey = claimed.sessionId;
     const context = { signal, kill, workspaceKey, transcript, mayAsk, isHeld, askPermission, steering };
     await readToItsEnd(this.engine.run(request, context), take, () =>
       run.controller.abort(new RunAbort('fenced')),

@@ -139,6 +139,57 @@ describe('a name', () => {
   });
 });
 
+describe('what is answered', () => {
+  const PROCESS: Partial<NewProcess> = {
+    prompt: 'Say “ü”, 😀 and \\',
+    promptPreview: 'Say',
+    request: { model: 'a-model', outputSchema: '{"b":1,"a":2}' },
+    metadata: { team: 'b', job: 'a' },
+    priority: 7,
+    maxAttempts: 3,
+    retryOn: ['worker_lost', 'rate_limited'],
+    queueTimeoutMs: 12_345,
+    demo: true,
+  };
+  const submitNew = (options: Partial<NewProcess>) => {
+    const process = side.newProcess(options);
+    return side.submissions.submit({ process, named: null, limits: NO_LIMITS });
+  };
+
+  it('is the row as it was written, whichever way that was, and so is the first entry of its log', async () => {
+    // The second goes before the first.
+    for (const options of [{ ...PROCESS, priority: 5 }, PROCESS]) {
+      const submitted = await submitNew(options);
+      if (submitted.kind !== 'created') throw new Error(submitted.kind);
+      const { fairRank: _given, ...row } = submitted.row;
+      const { fairRank: _written, ...written } = await side.find(row.id);
+      expect(row).toEqual(written);
+      expect(submitted.queuePosition).toBe(1);
+      const { createdAt } = row;
+      expect(await side.events(row.id)).toMatchObject([
+        { seq: 1, type: 'created', createdAt: createdAt.toISOString(), process: { ...VIEW, lastSeq: 1 } },
+        { seq: 2, type: 'queued', createdAt: createdAt.toISOString(), position: 1 },
+      ]);
+    }
+  });
+
+  const VIEW = { status: 'pending', queuePosition: 1, prompt: PROCESS.prompt, metadata: PROCESS.metadata };
+
+  it('is that there is no session where there is none, and then nothing is written', async () => {
+    const stranger = uuid();
+    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    const { sessionId } = await side.find(await side.submit());
+    for (const [userId, id] of [
+      [side.userId, uuid()],
+      [stranger, sessionId],
+    ] as const)
+      await expect(submitNew({ userId, session: { kind: 'continued', id } })).rejects.toMatchObject({
+        code: 'session_not_found',
+      });
+    await expectProcesses(1);
+  });
+});
+
 describe('a full queue', () => {
   it('takes from a user exactly as many as may wait, however many come at once, at whichever server', async () => {
     const limits = { maxPending: 100, maxPendingPerUser: 7 };
@@ -208,7 +259,7 @@ describe('a submit whose answer is lost', () => {
   });
 
   it('before the commit has written nothing, and says so', async () => {
-    proxy.swallowAnswers({ to: /INSERT INTO "public"."processes"/, times: 1 });
+    proxy.swallowAnswers({ to: /WITH session AS/, times: 1 });
     await expect(submit({ by: cutOff })).rejects.toThrow();
     expect(proxy.swallowed).toBe(1);
     await expectProcesses(0);

@@ -3,10 +3,11 @@ import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import { type SessionChoice, SessionsService } from '../sessions/sessions.service.js';
-import { findNextPlace, giveOutTurns, lockShare, type NextPlace } from './fair-order.repository.js';
+import { type SessionChoice, sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
+import { giveOutTurns, lockShare, type NextPlace, nextPlace } from './fair-order.repository.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
-import { insertEvents } from './process-log.repository.js';
+import { addedEvents, insertEvents } from './process-log.repository.js';
+import { newRow } from './process-row.js';
 import { toProcess } from './process-view.js';
 import { countUpTo } from './queue-places.repository.js';
 
@@ -76,8 +77,10 @@ export class ProcessSubmissionsRepository {
   ) {}
 
   /** What a name stands for, if anything. */
-  findNamed(userId: string, named: NamedRequest): Promise<Joined | null> {
-    return findNamed(this.prisma, userId, named);
+  async findNamed(userId: string, named: NamedRequest): Promise<Joined | null> {
+    const [{ joined }] = await this.prisma.$queryRaw<[{ joined: Joined | null }]>`
+      SELECT (${joinedBy(userId, named)}) AS joined`;
+    return joined;
   }
 
   /**
@@ -114,88 +117,113 @@ export class ProcessSubmissionsRepository {
 async function write(
   transaction: Prisma.TransactionClient,
   { process, named, limits }: Submission,
-  { mayBeWritten, openSession }: { mayBeWritten: boolean; openSession: () => Promise<void> },
+  { mayBeWritten, openSession }: { mayBeWritten: boolean; openSession: () => Promise<Prisma.Sql> },
 ): Promise<Submitted> {
   const { id, userId } = process;
   await lockShare(transaction, userId);
   const row = mayBeWritten ? await transaction.process.findUnique({ where: { id } }) : null;
   if (row) return { kind: 'created', row, queuePosition: await countUpTo(transaction, id) };
-  const joined = named && (await findNamed(transaction, userId, named));
+  const { joined, now, ...place } = await look(transaction, process, named);
   if (joined) return joined;
-  const { session, priority } = process;
-  const place = await findNextPlace(transaction, { userId, sessionId: session.id, priority });
   const full = fullOf(place, limits);
   if (full) return { kind: 'full', of: full };
-  await openSession();
-  const created = await create(transaction, process, place);
-  if (named) await keepName(transaction, named, created.row);
-  return { kind: 'created', ...created };
+  const session = await openSession();
+  return create(transaction, { row: newRow(process, { ...place, createdAt: now }), session, named }, place);
+}
+
+interface Look extends NextPlace {
+  /** What the name stands for already. */
+  joined: Joined | null;
+  /** When the transaction began, by the database's clock, which all servers share. */
+  now: Date;
+}
+
+/** All that is to be known before a process is written: one statement, since each is a part of what a caller waits for. */
+async function look(
+  transaction: Prisma.TransactionClient,
+  { userId, session, priority }: NewProcess,
+  named: NamedRequest | null,
+): Promise<Look> {
+  const joined = named ? joinedBy(userId, named) : Prisma.sql`NULL::json`;
+  const [seen] = await transaction.$queryRaw<Look[]>`
+    SELECT place.*, now()::timestamptz(3) AS now, (${joined}) AS joined
+    FROM (${nextPlace({ userId, sessionId: session.id, priority })}) place`;
+  if (!seen) throw new Error('The table queue_clock has lost its row.');
+  return seen;
+}
+
+/** A part of a statement that answers a `Joined`, or nothing where the name stands for nothing. */
+const joinedBy = (userId: string, { key, requestHash }: NamedRequest) => Prisma.sql`
+  SELECT CASE WHEN request_hash = ${requestHash} THEN json_build_object('kind', 'joined', 'processId', process_id)
+    ELSE json_build_object('kind', 'key_reused') END
+  FROM idempotency_keys WHERE user_id = ${userId}::uuid AND key = ${key} AND expires_at > now()`;
+
+interface Creation {
+  row: ProcessRow;
+  session: Prisma.Sql;
+  named: NamedRequest | null;
 }
 
 async function create(
   transaction: Prisma.TransactionClient,
-  { queueTimeoutMs, session, ...process }: NewProcess,
+  creation: Creation,
   place: NextPlace,
-): Promise<{ row: ProcessRow; queuePosition: number }> {
-  const { id, userId } = process;
-  const row = await transaction.process.create({
-    data: {
-      ...process,
-      sessionId: session.id,
-      fairRank: place.fairRank,
-      queueDeadline: await deadlineAfter(transaction, queueTimeoutMs),
-      lastSeq: 2,
-    },
-  });
-  if (place.isOutOfOrder) await giveOutTurns(transaction, userId);
-  const queuePosition = place.isOutOfOrder ? await countUpTo(transaction, id) : place.position;
-  const events: NewProcessEvent[] = [
-    { type: 'created', process: toProcess({ ...row, lastSeq: 1 }, queuePosition) },
-    { type: 'queued', position: queuePosition },
-  ];
-  await insertEvents(transaction, { processId: id, lastSeq: 0 }, events);
-  return { row, queuePosition };
+): Promise<{ kind: 'created'; row: ProcessRow; queuePosition: number }> {
+  const { row } = creation;
+  if (!place.isOutOfOrder) {
+    const queuePosition = place.position;
+    await insert(transaction, creation, firstEvents(row, queuePosition));
+    return { kind: 'created', row, queuePosition };
+  }
+  await insert(transaction, creation, []);
+  await giveOutTurns(transaction, row.userId);
+  const queuePosition = await countUpTo(transaction, row.id);
+  await insertEvents(transaction, { processId: row.id, lastSeq: 0 }, firstEvents(row, queuePosition));
+  return { kind: 'created', row, queuePosition };
 }
 
-/** By the database's clock, which all servers share. */
-async function deadlineAfter(transaction: Prisma.TransactionClient, ms: number | null): Promise<Date | null> {
-  if (ms === null) return null;
-  const [{ deadline }] = await transaction.$queryRaw<[{ deadline: Date }]>`
-    SELECT now() + ${ms} * interval '1 ms' AS deadline`;
-  return deadline;
-}
+const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
+  { type: 'created', process: toProcess({ ...row, lastSeq: 1 }, position) },
+  { type: 'queued', position },
+];
 
-async function findNamed(
-  client: Prisma.TransactionClient,
-  userId: string,
-  { key, requestHash }: NamedRequest,
-): Promise<Joined | null> {
-  const [found] = await client.$queryRaw<{ processId: string; requestHash: Uint8Array }[]>`
-    SELECT process_id AS "processId", request_hash AS "requestHash" FROM idempotency_keys
-    WHERE user_id = ${userId}::uuid AND key = ${key} AND expires_at > now()`;
-  if (!found) return null;
-  const isSame = Buffer.compare(found.requestHash, requestHash) === 0;
-  return isSame ? { kind: 'joined', processId: found.processId } : { kind: 'key_reused' };
-}
-
-/** In place of one that has expired, if need be. */
-async function keepName(
+/** The session, the process, its first events and its name: one statement. @throws AppError `session_not_found` */
+async function insert(
   transaction: Prisma.TransactionClient,
-  { key, requestHash, keptMs }: NamedRequest,
-  { id, userId }: ProcessRow,
+  { row, session, named }: Creation,
+  events: NewProcessEvent[],
 ): Promise<void> {
-  await transaction.$executeRaw`
-    INSERT INTO idempotency_keys (user_id, key, request_hash, process_id, expires_at)
-    VALUES (${userId}::uuid, ${key}, ${requestHash}, ${id}::uuid, now() + ${keptMs} * interval '1 ms')
-    ON CONFLICT (user_id, key) DO UPDATE SET
-      request_hash = excluded.request_hash, process_id = excluded.process_id, expires_at = excluded.expires_at`;
+  const name = named ? Prisma.sql`, name AS (${keptName(row.userId, named)})` : Prisma.empty;
+  // What the table gives to a column that is not named here is what `newRow` says.
+  const inserted = await transaction.$queryRaw<unknown[]>`
+    WITH session AS (${session}), process AS (
+      INSERT INTO processes (id, user_id, session_id, prompt, prompt_preview, request, metadata, priority, max_attempts, retry_on,
+        queue_deadline, fair_rank, last_seq, demo)
+      SELECT ${row.id}::uuid, ${row.userId}::uuid, session.id, ${row.prompt}, ${row.promptPreview},
+        ${JSON.stringify(row.request)}::jsonb, ${JSON.stringify(row.metadata)}::jsonb, ${row.priority}, ${row.maxAttempts},
+        ${row.retryOn}::text[], ${row.queueDeadline?.toISOString() ?? null}::timestamptz, ${row.fairRank}, ${row.lastSeq},
+        ${row.demo}
+      FROM session RETURNING id
+    ), entries AS (${addedEvents(0, events)})${name}
+    SELECT id FROM process`;
+  if (inserted.length === 0) throw sessionNotFound(row.sessionId);
 }
+
+/** A part of a statement: keeps a name for the process, in place of one that has expired, if need be. */
+const keptName = (userId: string, { key, requestHash, keptMs }: NamedRequest) => Prisma.sql`
+  INSERT INTO idempotency_keys (user_id, key, request_hash, process_id, expires_at)
+  SELECT ${userId}::uuid, ${key}, ${requestHash}, process.id, now() + ${keptMs} * interval '1 ms' FROM process
+  ON CONFLICT (user_id, key) DO UPDATE SET
+    request_hash = excluded.request_hash, process_id = excluded.process_id, expires_at = excluded.expires_at`;
 
 /**
  * Exact for a user, whose submits come one after the other. Others' that are being written at the same moment are not seen: over
  * all users there may be as many too many as the servers have connections to the database.
  */
-function fullOf({ pending: { all, own } }: NextPlace, limits: QueueLimits): 'user' | 'all' | null {
+function fullOf(
+  { pending: { all, own } }: Pick<NextPlace, 'pending'>,
+  limits: QueueLimits,
+): 'user' | 'all' | null {
   if (own >= limits.maxPendingPerUser) return 'user';
   return all >= limits.maxPending ? 'all' : null;
 }

@@ -76,10 +76,14 @@ export class ProcessSubmissionsService {
     request: ExecuteRequest,
     named: NamedRequest | null,
   ): Promise<Submitted> {
-    const joined = named && (await this.submissions.findNamed(caller.userId, named));
-    if (joined) return joined;
     const { QUEUE_MAX_PENDING: maxPending, QUEUE_MAX_PENDING_PER_USER: maxPendingPerUser } = this.config;
     const process = this.toNewProcess(caller, request);
+    // A submit looks for its name itself. A fork's would come after its files, and its origin may be gone.
+    const joined =
+      named && process.session.kind === 'forked'
+        ? await this.submissions.findNamed(caller.userId, named)
+        : null;
+    if (joined) return joined;
     await this.sessions.prepare(caller, process.session);
     const limits = { maxPending, maxPendingPerUser };
     const submit = () => this.submissions.submit({ process, named, limits });

@@ -107,7 +107,8 @@ export class SessionsRepository {
   /** A copy of a session as it was after so many turns: what was said in later ones is left out. */
   async forkWithin(transaction: Prisma.TransactionClient, fork: NewFork): Promise<Forked> {
     const { id, userId, originId, title } = fork;
-    if (!(await holdSession(transaction, userId, originId))) return { kind: 'missing' };
+    const held = await transaction.$queryRaw<unknown[]>(heldSession({ id: originId, userId }));
+    if (held.length === 0) return { kind: 'missing' };
     if (await hasLive(transaction, originId, ['running'])) return { kind: 'busy' };
     const origin = await transaction.session.findUniqueOrThrow({ where: { id: originId } });
     const head = fork.head ?? origin.head;
@@ -123,19 +124,19 @@ export class SessionsRepository {
       FROM session_entries WHERE session_id = ${originId}::uuid AND head < ${head}`;
     return { kind: 'forked' };
   }
-
-  async createWithin(
-    transaction: Prisma.TransactionClient,
-    session: { id: string; userId: string },
-  ): Promise<void> {
-    await createSession(transaction, { ...session, title: null });
-  }
-
-  /** Sees to it that the session is not deleted before the transaction has ended. @returns whether there is such a session */
-  holdWithin(transaction: Prisma.TransactionClient, userId: string, id: string): Promise<boolean> {
-    return holdSession(transaction, userId, id);
-  }
 }
+
+/** A part of a statement: makes a session, and answers its id. */
+export const madeSession = ({ id, userId }: { id: string; userId: string }) => Prisma.sql`
+  INSERT INTO sessions (id, user_id, workspace_key) VALUES (${id}::uuid, ${userId}::uuid, ${id}) RETURNING id`;
+
+/**
+ * A part of a statement: answers the id of a session if there is one, and sees to it that it is not deleted before the
+ * transaction has ended.
+ */
+export const heldSession = ({ id, userId }: { id: string; userId: string }) => Prisma.sql`
+  SELECT id FROM sessions
+  WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND deleted_at IS NULL FOR KEY SHARE`;
 
 // The names are constants of this file, never a caller's.
 const tokens = (name: keyof Usage) => Prisma.raw(countedTokens(name));
@@ -145,17 +146,6 @@ async function createSession(
   session: Omit<Prisma.SessionUncheckedCreateInput, 'workspaceKey'>,
 ): Promise<void> {
   await client.session.create({ data: { ...session, workspaceKey: session.id } });
-}
-
-async function holdSession(
-  transaction: Prisma.TransactionClient,
-  userId: string,
-  id: string,
-): Promise<boolean> {
-  const held = await transaction.$queryRaw<unknown[]>`
-    SELECT 1 FROM sessions
-    WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND deleted_at IS NULL FOR KEY SHARE`;
-  return held.length > 0;
 }
 
 async function hasLive(

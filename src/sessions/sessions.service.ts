@@ -7,7 +7,7 @@ import { decodeCursor, toPage } from '../platform/http/keyset-cursor.js';
 import { toSession } from './session-view.js';
 import { SessionWorkspaces } from './session-workspaces.js';
 import { SessionsEvents } from './sessions.events.js';
-import { SessionsRepository } from './sessions.repository.js';
+import { heldSession, madeSession, SessionsRepository } from './sessions.repository.js';
 import type {
   CreateSessionRequest,
   ForkSessionRequest,
@@ -25,7 +25,7 @@ export type SessionChoice =
   | { kind: 'continued'; id: string }
   | { kind: 'forked'; id: string; originId: string };
 
-type Transaction = Parameters<SessionsRepository['createWithin']>[0];
+type Transaction = Parameters<SessionsRepository['forkWithin']>[0];
 
 /** Makes, finds, forks and deletes conversations, for those they belong to. */
 @Injectable()
@@ -53,22 +53,22 @@ export class SessionsService {
   /** @throws AppError `session_not_found`, also for what is another's */
   async find(caller: Caller, id: string): Promise<Session> {
     const row = await this.sessions.findOwned(ownerFor(caller), id);
-    if (!row) throw notFound(id);
+    if (!row) throw sessionNotFound(id);
     return toSession(row, (await this.sessions.findFigures([id])).get(id));
   }
 
   async rename(caller: Caller, id: string, { title }: UpdateSessionRequest): Promise<Session> {
     await this.find(caller, id);
-    if (!(await this.sessions.rename(id, title))) throw notFound(id);
+    if (!(await this.sessions.rename(id, title))) throw sessionNotFound(id);
     return this.find(caller, id);
   }
 
   /** Deletes what was said in it, and its workspace. Its processes stay. @throws AppError `session_busy` */
   async remove(caller: Caller, id: string): Promise<void> {
     const session = await this.sessions.findOwned(ownerFor(caller), id);
-    if (!session) throw notFound(id);
+    if (!session) throw sessionNotFound(id);
     const removed = await this.sessions.remove(id);
-    if (removed === 'missing') throw notFound(id);
+    if (removed === 'missing') throw sessionNotFound(id);
     if (removed === 'busy') throw busy(id, 'runs or waits');
     if (session.workspaceKey === null) return;
     this.events.tellRemoved(session.workspaceKey);
@@ -98,33 +98,37 @@ export class SessionsService {
     if (session.kind !== 'forked') return;
     const { id, originId } = session;
     const origin = await this.sessions.findOwned(userId, originId);
-    if (!origin) throw notFound(originId);
+    if (!origin) throw sessionNotFound(originId);
     if (await this.sessions.isRunning(originId)) throw busy(originId, 'runs');
     if (origin.workspaceKey !== null) await this.workspaces.copy(origin.workspaceKey, id);
   }
 
-  /** Opens the session of a process within the transaction that makes the process. @throws AppError */
-  async open(transaction: Transaction, userId: string, session: SessionChoice): Promise<void> {
+  /**
+   * Opens the session of a process within the transaction that makes the process.
+   * @returns a part of the statement that makes it: it answers the id of the session, or nothing where there is none
+   * @throws AppError
+   */
+  async open(
+    transaction: Transaction,
+    userId: string,
+    session: SessionChoice,
+  ): Promise<ReturnType<typeof heldSession>> {
     const { id } = session;
-    switch (session.kind) {
-      case 'new':
-        return this.sessions.createWithin(transaction, { id, userId });
-      case 'continued':
-        if (!(await this.sessions.holdWithin(transaction, userId, id))) throw notFound(id);
-        return;
-      case 'forked': {
-        const { originId } = session;
-        const fork = { id, userId, originId, head: null, title: null };
-        requireForked(await this.sessions.forkWithin(transaction, fork), originId);
-      }
+    if (session.kind === 'new') return madeSession({ id, userId });
+    if (session.kind === 'forked') {
+      const { originId } = session;
+      const fork = { id, userId, originId, head: null, title: null };
+      requireForked(await this.sessions.forkWithin(transaction, fork), originId);
     }
+    return heldSession({ id, userId });
   }
 }
 
 /** Whose sessions the caller may see: null for everybody's. */
 const ownerFor = (caller: Caller) => (caller.isAdministrator ? null : caller.userId);
 
-const notFound = (id: string) => new AppError('session_not_found', `There is no session ${id}.`);
+export const sessionNotFound = (id: string) =>
+  new AppError('session_not_found', `There is no session ${id}.`);
 
 const busy = (id: string, does: string) =>
   new AppError('session_busy', `A process of the session ${id} ${does}.`);
@@ -134,7 +138,7 @@ function requireForked(forked: Awaited<ReturnType<SessionsRepository['fork']>>, 
     case 'forked':
       return;
     case 'missing':
-      throw notFound(originId);
+      throw sessionNotFound(originId);
     case 'busy':
       throw busy(originId, 'runs');
     case 'too_short': {

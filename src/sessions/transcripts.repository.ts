@@ -14,6 +14,8 @@ export interface NewEntries {
 }
 
 export interface KeptEntry {
+  /** The same for all of a session; null where no CLI has told it. */
+  cliSessionId: string | null;
   subpath: string;
   json: string;
 }
@@ -62,30 +64,15 @@ export class TranscriptsRepository {
     return written[0]?.lastOrdinal ?? null;
   }
 
-  /** 0 where there is no such session. */
-  async readLastOrdinal(sessionId: string): Promise<number> {
-    const session = await this.prisma.session.findUnique({
-      where: { id: sessionId },
-      select: { lastOrdinal: true },
-    });
-    return session?.lastOrdinal ?? 0;
-  }
-
-  async findCliSessionId(sessionId: string): Promise<string | null> {
-    const session = await this.prisma.session.findUnique({
-      where: { id: sessionId },
-      select: { cliSessionId: true },
-    });
-    return session?.cliSessionId ?? null;
-  }
-
   /**
    * The last turns of it that come to no more than so many bytes, the last one in any case, in the order in which they were
    * written. By whole turns: what goes on from a tool's result without its call would be refused.
    */
   readLatest(sessionId: string, maxBytes: number): Promise<KeptEntry[]> {
     return this.prisma.$queryRaw`
-      SELECT subpath, entry::text AS json FROM session_entries
+      SELECT (SELECT cli_session_id FROM sessions WHERE id = ${sessionId}::uuid) AS "cliSessionId",
+        subpath, entry::text AS json
+      FROM session_entries
       WHERE session_id = ${sessionId}::uuid AND head >= (
         SELECT min(head) FROM (
           SELECT head, row_number() OVER newest_first AS place, sum(bytes) OVER newest_first AS total

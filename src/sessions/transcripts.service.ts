@@ -25,7 +25,7 @@ export class TranscriptsService {
   /** Null for a session in which nothing was said yet. */
   async load(sessionId: string): Promise<KeptTranscript | null> {
     const rows = await this.transcripts.readLatest(sessionId, MAX_CONVERSATION_BYTES);
-    const cliSessionId = rows.length === 0 ? null : await this.transcripts.findCliSessionId(sessionId);
+    const cliSessionId = rows[0]?.cliSessionId ?? null;
     if (cliSessionId === null) return null;
     const parts = new Map<string, TranscriptPart>();
     for (const { subpath, json } of rows) {
@@ -36,12 +36,7 @@ export class TranscriptsService {
     return { cliSessionId, parts: [...parts.values()] };
   }
 
-  /** Grows with whatever is appended. */
-  readMark(sessionId: string): Promise<number> {
-    return this.transcripts.readLastOrdinal(sessionId);
-  }
-
-  /** @returns the mark from then on; null where the writer may not write, whose process must be running, and still its own */
+  /** @returns the transcript's mark, which grows with whatever is appended, from then on; null where the writer may not write, whose process must be running, and still its own */
   append(
     writer: TranscriptWriter,
     cliSessionId: string,
