@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { processesOf, sendSignal } from './process-table.js';
+import { type LaunchMarks, processesOf, sendSignal } from './process-table.js';
 
 const POLL_MS = 20;
 const KILL_PATIENCE_MS = 1000;
@@ -8,10 +8,7 @@ const KILL_PATIENCE_MS = 1000;
  * Kills what is left of a launch until nothing is: its group at once, then whoever carries its mark, those who were just
  * forked included. Gives up after a second; `left` are those that even SIGKILL did not end by then.
  */
-export async function killRemains(launch: {
-  id: string;
-  groupId: number | null;
-}): Promise<{ killed: number[]; left: number[] }> {
+export async function killRemains(launch: LaunchMarks): Promise<{ killed: number[]; left: number[] }> {
   const killed = new Set<number>();
   const deadline = Date.now() + KILL_PATIENCE_MS;
   for (;;) {

@@ -100,7 +100,8 @@ export class Launch {
       if (child.pid === undefined) this.hasGone();
     });
     if (child.pid !== undefined) {
-      writeLaunchRecord(this.options.folders.root, { ...this.record, cli: identifyProcess(child.pid) });
+      this.record.cli = identifyProcess(child.pid);
+      writeLaunchRecord(this.options.folders.root, this.record);
       this.options.onNotice({ kind: 'launched', launchId: this.id, pid: child.pid });
     }
     return child;
@@ -132,7 +133,8 @@ export class Launch {
       await within(ladder.termMs, this.exited);
     }
     const wasGone = this.hasExited;
-    const { killed, left } = await killRemains({ id: this.id, groupId: pid });
+    const { id, cli } = this.record;
+    const { killed, left } = await killRemains({ id, groupId: pid, startTime: cli?.startTime });
     if (left.length > 0 || (wasGone && killed.length > 0)) {
       onNotice({ kind: 'remains_killed', launchId: this.id, killed, left });
     }

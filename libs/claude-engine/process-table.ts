@@ -38,8 +38,16 @@ export function thisPlace(): { host: string; epoch: string } {
   return { host: hostname(), epoch: `${bootId()} ${pidNamespace()}` };
 }
 
+/** What tells the processes of a launch from others. */
+export interface LaunchMarks {
+  id: string;
+  groupId: number | null;
+  /** When its first process started, where that is known: those that are older need not be looked into. */
+  startTime?: string | null | undefined;
+}
+
 /** The processes of a launch that are left: of its process group, or marked with its id. Corpses do not count. */
-export async function processesOf(launch: { id: string; groupId: number | null }): Promise<number[]> {
+export async function processesOf(launch: LaunchMarks): Promise<number[]> {
   if (process.platform !== 'linux') {
     return launch.groupId !== null && exists(-launch.groupId) ? [-launch.groupId] : [];
   }
@@ -51,7 +59,8 @@ export async function processesOf(launch: { id: string; groupId: number | null }
       const stat = readStat(pid);
       if (!stat || stat.state === 'Z') return null;
       if (launch.groupId !== null && stat.groupId === launch.groupId) return pid;
-      return (await hasVariable(pid, mark)) ? pid : null;
+      const isOlder = Number(stat.startTime) < Number(launch.startTime ?? 0);
+      return !isOlder && (await hasVariable(pid, mark)) ? pid : null;
     }),
   );
   return found.filter((pid) => pid !== null);
