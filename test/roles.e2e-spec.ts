@@ -7,7 +7,7 @@ import { type MessagesApi, startMessagesApi } from '../libs/messages-api/index.j
 import type { ProcessEvent } from '../src/processes/process-events.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { ApiClient } from './support/api-client.js';
-import { cliProcessesOf } from './support/cli-processes.js';
+import { cliProcessesOf, untilNoCliOf } from './support/cli-processes.js';
 import { killAll, type SpawnedServer, spawnServer } from './support/spawned-server.js';
 import { startProgram } from './support/started.js';
 import { createStores, type TestStores } from './support/stores.js';
@@ -168,7 +168,7 @@ describe('servers as they are deployed', () => {
     await spawn({ ROLE: 'worker', DATA_DIR: worker.dataDirectory });
     const again = await client.submit({ prompt: 'Go on\n[[text On.]]' });
     expect(await client.untilEnded(again.id)).toMatchObject({ status: 'completed' });
-    expect(await cliProcessesOf(worker.dataDirectory)).toEqual([]);
+    await untilNoCliOf(worker.dataDirectory);
   });
 
   describe('that cannot start', () => {
