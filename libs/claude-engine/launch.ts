@@ -21,6 +21,9 @@ export interface Ladder {
   termMs: number;
 }
 
+/** What SIGKILL takes, unless the kernel is held up. */
+const DEATH_MS = 500;
+
 export interface LaunchOptions {
   id: string;
   folders: LaunchFolders;
@@ -134,6 +137,11 @@ export class Launch {
     }
     const wasGone = this.hasExited;
     const { id, cli } = this.record;
+    if (pid !== null && !wasGone) {
+      sendSignal(-pid, 'SIGKILL');
+      // To look at once for what is left would be to look through all processes in vain.
+      await within(DEATH_MS, this.exited);
+    }
     const { killed, left } = await killRemains({ id, groupId: pid, startTime: cli?.startTime });
     if (left.length > 0 || (wasGone && killed.length > 0)) {
       onNotice({ kind: 'remains_killed', launchId: this.id, killed, left });

@@ -8,7 +8,7 @@ import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js'
 import { findOpenQuestions } from './process-inbox.repository.js';
 import { addedEvents, placeEvents, type Run } from './process-log.repository.js';
 import { addCost, addUsage, type Outcome } from './process-outcome.js';
-import { ROW } from './process-row.js';
+import { ROW } from './process-row.repository.js';
 import { toProcess } from './process-view.js';
 import type { Usage } from './processes.schemas.js';
 import type { RunHistory, Verdict } from './run-verdict.js';

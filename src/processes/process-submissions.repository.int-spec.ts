@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { v7 as uuid } from 'uuid';
 import { startTcpProxy, type TcpProxy } from '../../test/support/tcp-proxy.js';
 import { NO_LIMITS, WriteSide } from '../../test/support/write-side.js';
-import type { NewProcess, Submitted } from './process-submissions.repository.js';
+import type { NewProcess } from './process-row.repository.js';
+import type { Submitted } from './process-submissions.repository.js';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 

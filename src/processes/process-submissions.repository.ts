@@ -3,33 +3,17 @@ import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import { type SessionChoice, sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
+import { sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
 import { giveOutTurns, lockShare, type NextPlace, nextPlace } from './fair-order.repository.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
 import { addedEvents, insertEvents } from './process-log.repository.js';
-import { newRow } from './process-row.js';
+import { type NewProcess, newRow } from './process-row.repository.js';
 import { toProcess } from './process-view.js';
 import { countUpTo } from './queue-places.repository.js';
 
 /** How long it is tried again: after a deadlock, or to see whether a write was done whose answer was lost. */
 const PATIENCE_MS = 5_000;
 const RETRY_MS = 100;
-
-export interface NewProcess {
-  id: string;
-  userId: string;
-  session: SessionChoice;
-  prompt: string;
-  promptPreview: string;
-  request: Prisma.InputJsonObject;
-  metadata: Prisma.InputJsonObject;
-  priority: number;
-  maxAttempts: number;
-  retryOn: string[];
-  /** Null: it waits for its start as long as it takes. */
-  queueTimeoutMs: number | null;
-  demo: boolean;
-}
 
 /** What the caller calls this request, so that sending it twice makes one process. */
 export interface NamedRequest {

@@ -4,9 +4,9 @@ import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
 import { type SessionChoice, SessionsService } from '../sessions/sessions.service.js';
+import type { NewProcess } from './process-row.repository.js';
 import {
   type NamedRequest,
-  type NewProcess,
   ProcessSubmissionsRepository,
   type Submitted,
   SubmitUnanswered,

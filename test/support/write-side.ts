@@ -13,10 +13,8 @@ import { type Concluded, ProcessEndingsRepository } from '../../src/processes/pr
 import type { ProcessEvent } from '../../src/processes/process-events.schemas.js';
 import { ProcessLeasesRepository } from '../../src/processes/process-leases.repository.js';
 import { ProcessLogRepository, type Run } from '../../src/processes/process-log.repository.js';
-import {
-  type NewProcess,
-  ProcessSubmissionsRepository,
-} from '../../src/processes/process-submissions.repository.js';
+import type { NewProcess } from '../../src/processes/process-row.repository.js';
+import { ProcessSubmissionsRepository } from '../../src/processes/process-submissions.repository.js';
 import { afterLoss } from '../../src/processes/run-verdict.js';
 import { SessionWorkspaces } from '../../src/sessions/session-workspaces.js';
 import { SessionsEvents } from '../../src/sessions/sessions.events.js';

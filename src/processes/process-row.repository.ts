@@ -1,5 +1,21 @@
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
-import type { NewProcess } from './process-submissions.repository.js';
+import type { SessionChoice } from '../sessions/sessions.service.js';
+
+export interface NewProcess {
+  id: string;
+  userId: string;
+  session: SessionChoice;
+  prompt: string;
+  promptPreview: string;
+  request: Prisma.InputJsonObject;
+  metadata: Prisma.InputJsonObject;
+  priority: number;
+  maxAttempts: number;
+  retryOn: string[];
+  /** Null: it waits for its start as long as it takes. */
+  queueTimeoutMs: number | null;
+  demo: boolean;
+}
 
 const columnOf = (field: string) => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
