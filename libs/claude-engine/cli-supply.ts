@@ -77,7 +77,7 @@ export class CliSupply {
         standing: launchRequestOf({ prompt: '', permissionMode: 'deny', timeoutMs: 0 }, settings),
         start: (request, onLaunched) => this.startSpare(request, onLaunched),
         isAnyoneWaiting: () => this.demand.isAnyoneWaiting(),
-        hasPlace: () => this.hasPlaceForOneMore(),
+        hasPlace: (insteadOf) => this.hasPlaceForOneMore(insteadOf),
       },
       this.departures,
     );
@@ -200,14 +200,19 @@ export class CliSupply {
     return cli.warmUp();
   }
 
-  private hasPlaceForOneMore(): boolean {
-    if (this.memoryBudgetBytes === undefined) return this.occupied + this.spares.clis.length <= this.slots;
-    return this.usedBytes() + NEW_CLI_BYTES <= this.memoryBudgetBytes;
+  private hasPlaceForOneMore(insteadOf?: LaunchedCli): boolean {
+    if (this.memoryBudgetBytes === undefined) {
+      const spares = this.spares.clis.filter((cli) => cli !== insteadOf);
+      return this.occupied + spares.length <= this.slots;
+    }
+    const freedBytes = insteadOf ? bytesOf(insteadOf) : 0;
+    return this.usedBytes() - freedBytes + NEW_CLI_BYTES <= this.memoryBudgetBytes;
   }
 
   private usedBytes(): number {
     const kept = this.kept.sessions.map(({ cli }) => cli);
-    const pids = [...this.demand.clis(), ...kept, ...this.spares.clis].map(({ launch }) => launch.pid);
-    return pids.reduce<number>((sum, pid) => sum + (pid === null ? 0 : memoryOf(pid)), 0);
+    return [...this.demand.clis(), ...kept, ...this.spares.clis].reduce((sum, cli) => sum + bytesOf(cli), 0);
   }
 }
+
+const bytesOf = ({ launch: { pid } }: LaunchedCli) => (pid === null ? 0 : memoryOf(pid));

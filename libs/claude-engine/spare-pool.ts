@@ -14,8 +14,8 @@ export interface SparePoolOptions {
   start: (request: LaunchRequest, onLaunched: (cli: LaunchedCli) => void) => Promise<boolean>;
   /** Whether somebody waits for what it takes to start one. */
   isAnyoneWaiting: () => boolean;
-  /** Whether there may be one more. Where not, one that is of little use makes room. */
-  hasPlace: () => boolean;
+  /** Whether there may be one more, or one in the place of another. Where there is none, one that is of little use makes room. */
+  hasPlace: (insteadOf?: LaunchedCli) => boolean;
 }
 
 interface Spare {
@@ -41,8 +41,8 @@ const MOST_PASSED_OVER = 2;
 export class SparePool {
   /** The oldest first. */
   private readonly spares: Spare[] = [];
-  /** What was asked for, the latest last, and when. */
-  private readonly asked = new Map<string, { request: LaunchRequest; at: number }>();
+  /** What was asked for, the latest last, when, and how often. */
+  private readonly asked = new Map<string, { request: LaunchRequest; at: number; times: number }>();
   private starting: Promise<void> | null = null;
   private failures = 0;
   private pausedUntil = 0;
@@ -72,8 +72,9 @@ export class SparePool {
   take(request: LaunchRequest): LaunchedCli | null {
     const { key } = request;
     if (this.options.count === 0 || key === null) return null;
+    const times = 1 + (this.asked.get(key)?.times ?? 0);
     this.asked.delete(key);
-    this.asked.set(key, { request, at: performance.now() });
+    this.asked.set(key, { request, at: performance.now(), times });
     const [eldest] = this.asked.keys();
     if (eldest !== undefined && this.asked.size > this.options.count) this.asked.delete(eldest);
     for (const spare of this.spares) spare.passedOver = spare.key === key ? 0 : spare.passedOver + 1;
@@ -166,7 +167,9 @@ export class SparePool {
     const useless = surplus.find(
       (spare) => spare.passedOver >= MOST_PASSED_OVER || this.isOneOfSeveral(spare),
     );
-    if (!useless) return null;
+    // What was asked for once may never be asked for again.
+    const comesAgain = (this.asked.get(next.key ?? '')?.times ?? 0) > 1;
+    if (!useless || !comesAgain || !hasPlace(useless.cli)) return null;
     this.end(useless);
     return next;
   }

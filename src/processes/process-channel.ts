@@ -64,7 +64,7 @@ export class ProcessChannel {
 
   private hearEvents(channel: string, message: string): void {
     const listener = this.readers.get(channel.slice(EVENTS.length));
-    listener?.(JSON.parse(message.slice(this.mark.length)) as ProcessEvent[]);
+    listener?.(JSON.parse(message.slice(message.indexOf('['))) as ProcessEvent[]);
   }
 
   private publish(channel: string, message: string): void {

@@ -73,6 +73,11 @@ describe('the end of a run', () => {
           lastSeq: 6,
           finishedAt: expect.any(Date) as Date,
         });
+        const { model = row.model, permissionDenials = [], filesChanged = null } = outcome;
+        expect(row).toMatchObject({ model, permissionDenials, filesChanged });
+        // In the order of the model's words.
+        const { structuredResult = null } = outcome;
+        expect(JSON.stringify(row.structuredResult)).toBe(JSON.stringify(structuredResult));
         expect(events.at(-1)).toMatchObject({ process: toProcess(row, null) });
       },
     );

@@ -144,9 +144,13 @@ const idsOf = (rows: unknown) => (rows as { id: string }[]).map(({ id }) => id);
  */
 async function deleteUnusedSessions(transaction: Prisma.TransactionClient, ids: string[]): Promise<void> {
   if (ids.length === 0) return;
-  await transaction.$queryRaw`SELECT 1 FROM sessions WHERE id = ANY(${ids}::uuid[]) ORDER BY id FOR UPDATE`;
+  // Not those that are used as it is: a claim would wait for them.
+  const unused = await transaction.$queryRaw<{ id: string }[]>`
+    SELECT id FROM sessions WHERE id = ANY(${ids}::uuid[])
+      AND NOT EXISTS (SELECT 1 FROM processes WHERE processes.session_id = sessions.id)
+    ORDER BY id FOR UPDATE`;
   await transaction.$executeRaw`
-    DELETE FROM sessions WHERE id = ANY(${ids}::uuid[])
+    DELETE FROM sessions WHERE id = ANY(${unused.map(({ id }) => id)}::uuid[])
       AND NOT EXISTS (SELECT 1 FROM processes WHERE processes.session_id = sessions.id)`;
 }
 

@@ -49,6 +49,16 @@ describe('a pool', () => {
     expect((await pool.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
   });
 
+  it('has its times in the zone that they are read as, whatever the database is set to', async () => {
+    const { pathname } = new URL(stores.databaseUrl);
+    await stores.query(`ALTER DATABASE "${pathname.slice(1)}" SET timezone = 'America/New_York'`);
+    const fresh = openPool({ connectionString: stores.databaseUrl });
+    const { rows } = await fresh.query('SHOW timezone');
+    await fresh.end();
+    await stores.query(`ALTER DATABASE "${pathname.slice(1)}" RESET timezone`);
+    expect(rows).toEqual([{ TimeZone: 'UTC' }]);
+  });
+
   it('waits longer for a statement that says so', async () => {
     await expect(pool.query({ text: 'SELECT pg_sleep(1)' })).rejects.toThrow('Query read timeout');
     const patient = await pool.query({ text: `\n  ${PATIENT} SELECT 1 AS one FROM pg_sleep(1)` });

@@ -53,6 +53,8 @@ export function openPool(config: pg.PoolConfig): pg.Pool {
   pool.on('connect', (client) => {
     // Told to whoever asks by it next, or to the pool; to nobody in between.
     client.on('error', () => undefined);
+    // Prisma's adapter takes every time for one of this zone. It comes before whatever the connection was opened for.
+    client.query(`SET TIME ZONE 'UTC'`).catch(() => undefined);
   });
   pool.on('acquire', (client) => idle.delete(client));
   pool.on('release', (_error, client) => idle.add(client));

@@ -59,10 +59,15 @@ export function applyMigrations(
   return whileStarting(
     (isThere) =>
       withClient(databaseUrl, async (client) => {
+        isThere();
         await takeLock(client, isThere, patience.signal);
         await client.query(MIGRATIONS_TABLE);
         const pending = await findPending(client, directory);
-        for (const migration of pending) await apply(client, migration, databaseUrl);
+        for (const migration of pending) {
+          patience.signal?.throwIfAborted();
+          await apply(client, migration, databaseUrl);
+          isThere();
+        }
         return pending.map(({ name }) => name);
       }),
     patience,
@@ -200,7 +205,7 @@ async function apply(
     );
     await client.query('COMMIT');
   } catch (error) {
-    if (isStoreOutage(error)) throw error;
+    if (isStoreOutage(error) && !isOutOfTime(error)) throw error;
     const message = error instanceof Error ? error.message : String(error);
     await client.query('ROLLBACK');
     await client.query(
@@ -211,9 +216,12 @@ async function apply(
   }
 }
 
+/** query_canceled, lock_not_available: by the limits of the database's own, which is there. */
+const isOutOfTime = (error: unknown) => ['57014', '55P03'].includes((error as { code?: string }).code ?? '');
+
 /**
  * Waits for as long as the database works on it. A connection of its own asks: one that has fallen silent looks the same as one
- * whose question takes long, and is cut.
+ * whose question takes long, and is cut. A database that refuses to be asked is there.
  */
 async function whileAtWork(
   client: pg.Client,
@@ -221,16 +229,18 @@ async function whileAtWork(
   ask: () => Promise<unknown>,
 ): Promise<void> {
   const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
-  const isAtWork = `SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active'`;
+  // The state is not told everywhere.
+  const isAtWork = `SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND coalesce(state NOT LIKE 'idle%', true)`;
   let doubts = 0;
   let isOver = false;
   const watching = every(
     WATCH_MS,
     async () => {
-      const found = await withClient(databaseUrl, (watcher) => watcher.query(isAtWork, [rows[0]?.pid])).catch(
-        () => null,
+      const isSeen = await withClient(databaseUrl, (watcher) => watcher.query(isAtWork, [rows[0]?.pid])).then(
+        ({ rowCount }) => rowCount === 1,
+        (error: unknown) => error instanceof pg.DatabaseError,
       );
-      doubts = found?.rowCount === 1 ? 0 : doubts + 1;
+      doubts = isSeen ? 0 : doubts + 1;
       if (doubts >= MOST_DOUBTS && !isOver) cut(client);
     },
     () => undefined,
