@@ -166,6 +166,15 @@ const isLinux = process.platform === 'linux';
     expect(figures().spares).toMatchObject({ hits: 2, misses: 3 });
   });
 
+  it('are not exchanged for what each caller asks for in other words', async () => {
+    await open({ spares: 1, slots: 1 });
+    await sparesAre(1);
+    for (const name of ['one', 'two', 'three'])
+      await bench.run({ prompt: '[[text Mine]]', appendSystemPrompt: name }, name);
+    await bench.run({ prompt: '[[text usual]]' }, 'usual');
+    expect(figures().spares).toMatchObject({ hits: 1, misses: 3, evictions: 0 });
+  });
+
   it('are none without a sandbox', async () => {
     await open({ spares: 2 }, NO_SANDBOX);
     await bench.run({ prompt: '[[text one]]' });

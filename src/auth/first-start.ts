@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
+import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { Lifecycle } from '../platform/health/lifecycle.js';
 import { whileStarting } from '../platform/prisma/start-patience.js';
@@ -20,7 +20,7 @@ export const API_KEY_FILE = 'api-key';
  * down before the database knows it: a start that is interrupted in between goes on with what it finds there.
  */
 @Injectable()
-export class FirstStart implements OnApplicationBootstrap {
+export class FirstStart implements OnModuleInit {
   private administrator: Account | null = null;
 
   constructor(
@@ -34,7 +34,8 @@ export class FirstStart implements OnApplicationBootstrap {
     return this.administrator?.email ?? null;
   }
 
-  async onApplicationBootstrap(): Promise<void> {
+  // Before any module begins to work: a start that is broken off here leaves nothing that runs.
+  async onModuleInit(): Promise<void> {
     await whileStarting(() => this.makeWhatIsMissing(), {
       patienceMs: this.config.START_PATIENCE_MS,
       signal: this.lifecycle.drainSignal,
