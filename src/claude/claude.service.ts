@@ -1,7 +1,7 @@
 import { Injectable, Logger } from '@nestjs/common';
 import type { Caller } from '../platform/access/caller.js';
 import { Lifecycle } from '../platform/health/lifecycle.js';
-import { ProcessSubmissionsService } from '../processes/process-submissions.service.js';
+import { ProcessSubmissionsService, type Submission } from '../processes/process-submissions.service.js';
 import { ProcessesService, type Wait } from '../processes/processes.service.js';
 import type { ExecuteRequest, Process } from '../processes/processes.schemas.js';
 import type { Idempotency } from './claude.decorators.js';
@@ -24,17 +24,8 @@ export class ClaudeService {
   ) {}
 
   /** Resolves once the process is durable: a new one, or the one that the same request has made before. */
-  async submit(
-    caller: Caller,
-    request: ExecuteRequest,
-    { idempotency, clientGone }: SubmitOptions,
-  ): Promise<Process> {
-    this.lifecycle.requireOpen();
-    const { process, isReplayed } = await this.submissions.submit(caller, request, idempotency?.key ?? null);
-    if (isReplayed) idempotency?.onReplayed();
-    // Whoever joins later comes and goes as they please: the process is that of the connection that made it.
-    else if (clientGone) this.cancelOnDisconnect(caller, process, request, clientGone);
-    return process;
+  async submit(caller: Caller, request: ExecuteRequest, options: SubmitOptions): Promise<Process> {
+    return (await this.takeIn(caller, request, options)).process;
   }
 
   /** Submits and waits for the end. When that takes too long, the process is returned as it is. */
@@ -43,8 +34,9 @@ export class ClaudeService {
     request: ExecuteRequest,
     { idempotency, ...wait }: Wait & { idempotency: Idempotency | null },
   ): Promise<Process> {
-    const process = await this.submit(caller, request, { idempotency, clientGone: wait.clientGone });
-    return this.processes.waitForEnd(caller, process, wait);
+    const options = { idempotency, clientGone: wait.clientGone };
+    const { process, events } = await this.takeIn(caller, request, options);
+    return this.processes.waitForEnd(caller, process, wait, events);
   }
 
   /** Submits, and follows the log of the process from the first event that there is. */
@@ -53,8 +45,21 @@ export class ClaudeService {
     request: ExecuteRequest,
     { signal, ...options }: Required<SubmitOptions> & { signal: AbortSignal },
   ) {
-    const process = await this.submit(caller, request, options);
-    return this.processes.followFrom(process, { after: process.firstSeq - 1 }, signal);
+    const { process, events } = await this.takeIn(caller, request, options);
+    return this.processes.followFrom(process, { after: process.firstSeq - 1, known: events }, signal);
+  }
+
+  private async takeIn(
+    caller: Caller,
+    request: ExecuteRequest,
+    { idempotency, clientGone }: SubmitOptions,
+  ): Promise<Submission> {
+    this.lifecycle.requireOpen();
+    const submission = await this.submissions.submit(caller, request, idempotency?.key ?? null);
+    if (submission.isReplayed) idempotency?.onReplayed();
+    // Whoever joins later comes and goes as they please: the process is that of the connection that made it.
+    else if (clientGone) this.cancelOnDisconnect(caller, submission.process, request, clientGone);
+    return submission;
   }
 
   /** Cancels the process when its client goes away, if that is what the client asked for. */

@@ -88,6 +88,8 @@ class Reader {
     private readonly follower: ProcessFollower,
     private readonly after: number,
     private readonly pause: () => Promise<unknown>,
+    /** All that there is of the log when it comes. */
+    private known: ProcessEvent[] = [],
   ) {
     this.connect();
   }
@@ -109,7 +111,9 @@ class Reader {
   }
 
   private async read(signal: AbortSignal): Promise<void> {
-    for await (const event of this.follower.follow(ID, this.seen.at(-1) ?? this.after, signal)) {
+    const { known } = this;
+    this.known = [];
+    for await (const event of this.follower.follow(ID, this.seen.at(-1) ?? this.after, signal, known)) {
       if (signal.aborted) return;
       this.seen.push(event.seq);
       this.hasEnded ||= isTerminal(event);
@@ -166,7 +170,7 @@ describe('a reader of a log', () => {
         const follower = new ProcessFollower(log.repository, log.channel);
         // Readers at two paces: one that takes what comes, one that dawdles over each event.
         const readers = [
-          new Reader(follower, first, () => Promise.resolve()),
+          new Reader(follower, first, () => Promise.resolve(), [...log.committed]),
           new Reader(follower, 0, settle),
         ];
         const starts = [first, 0];
@@ -229,6 +233,19 @@ describe('a reader of a log', () => {
       await settle();
     }
     expect([reader.seen, log.reads - before]).toEqual([seqsAfter(0), 0]);
+  });
+
+  it('reads nothing of a log whose beginning is known', async () => {
+    const log = new FakeLog();
+    const follower = new ProcessFollower(log.repository, log.channel);
+    const known = log.commit(2);
+    const [from0, from2] = [0, 2].map((after) => new Reader(follower, after, () => Promise.resolve(), known));
+    await settle();
+    for (let n = 0; n < 4; n += 1) {
+      log.tell(log.commit(3));
+      await settle();
+    }
+    expect([from0?.seen, from2?.seen, log.reads]).toEqual([seqsAfter(0), seqsAfter(2), 0]);
   });
 
   it('lets go of the subscription when it stops', async () => {

@@ -28,17 +28,20 @@ export class ProcessFollower implements OnApplicationShutdown {
   /**
    * Every event after a seq, in order, without gap or repeat: first what is there, then live. Ends after the terminal event
    * or, early, when the signal aborts.
+   * @param known all that the log was a moment ago: then nothing is read before there is more
    */
   async *follow(
     processId: string,
     after: number,
     signal: AbortSignal,
+    known: ProcessEvent[] = [],
   ): AsyncGenerator<ProcessEvent, void, undefined> {
     const followed = this.join(processId);
+    followed.add(known);
     try {
       const isOver = () => signal.aborted;
       let seq = after;
-      let isCaughtUp = false;
+      let isCaughtUp = known.length > 0;
       while (!isOver()) {
         let events = followed.recentAfter(seq);
         if (!events && isCaughtUp && !followed.hasMoreThan(seq)) {
@@ -66,8 +69,14 @@ export class ProcessFollower implements OnApplicationShutdown {
   }
 
   /** The terminal event, or null when the signal aborts first. */
-  async untilEnd(processId: string, after: number, signal: AbortSignal): Promise<TerminalEvent | null> {
-    for await (const event of this.follow(processId, after, signal)) if (isTerminal(event)) return event;
+  async untilEnd(
+    processId: string,
+    after: number,
+    signal: AbortSignal,
+    known: ProcessEvent[] = [],
+  ): Promise<TerminalEvent | null> {
+    for await (const event of this.follow(processId, after, signal, known))
+      if (isTerminal(event)) return event;
     return null;
   }
 

@@ -167,7 +167,9 @@ describe('what is answered', () => {
       expect(row).toEqual(written);
       expect(submitted.queuePosition).toBe(1);
       const { createdAt } = row;
-      expect(await side.events(row.id)).toMatchObject([
+      const events = await side.events(row.id);
+      expect(submitted.events).toEqual(events);
+      expect(events).toMatchObject([
         { seq: 1, type: 'created', createdAt: createdAt.toISOString(), process: { ...VIEW, lastSeq: 1 } },
         { seq: 2, type: 'queued', createdAt: createdAt.toISOString(), position: 1 },
       ]);

@@ -5,8 +5,8 @@ import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
 import { giveOutTurns, lockShare, type NextPlace, nextPlace } from './fair-order.repository.js';
-import type { NewProcessEvent } from './process-events.schemas.js';
-import { addedEvents, insertEvents } from './process-log.repository.js';
+import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
+import { addedEvents, insertEvents, placeEvents } from './process-log.repository.js';
 import { type NewProcess, newRow } from './process-row.repository.js';
 import { toProcess } from './process-view.js';
 import { countUpTo } from './queue-places.repository.js';
@@ -49,8 +49,15 @@ export class SubmitUnanswered extends Error {
 /** What the name already stands for. */
 export type Joined = { kind: 'joined'; processId: string } | { kind: 'key_reused' };
 
-export type Submitted =
-  Joined | { kind: 'created'; row: ProcessRow; queuePosition: number } | { kind: 'full'; of: 'user' | 'all' };
+export interface Created {
+  kind: 'created';
+  row: ProcessRow;
+  queuePosition: number;
+  /** The beginning of its log; nothing where it was written by a try before, whose answer was lost. */
+  events: ProcessEvent[];
+}
+
+export type Submitted = Joined | Created | { kind: 'full'; of: 'user' | 'all' };
 
 /** Takes processes in: one transaction for all that a submit writes. */
 @Injectable()
@@ -106,7 +113,7 @@ async function write(
   const { id, userId } = process;
   await lockShare(transaction, userId);
   const row = mayBeWritten ? await transaction.process.findUnique({ where: { id } }) : null;
-  if (row) return { kind: 'created', row, queuePosition: await countUpTo(transaction, id) };
+  if (row) return { kind: 'created', row, queuePosition: await countUpTo(transaction, id), events: [] };
   const { joined, now, ...place } = await look(transaction, process, named);
   if (joined) return joined;
   const full = fullOf(place, limits);
@@ -152,18 +159,20 @@ async function create(
   transaction: Prisma.TransactionClient,
   creation: Creation,
   place: NextPlace,
-): Promise<{ kind: 'created'; row: ProcessRow; queuePosition: number }> {
+): Promise<Created> {
   const { row } = creation;
+  const log = { processId: row.id, lastSeq: 0 };
   if (!place.isOutOfOrder) {
     const queuePosition = place.position;
-    await insert(transaction, creation, firstEvents(row, queuePosition));
-    return { kind: 'created', row, queuePosition };
+    const events = firstEvents(row, queuePosition);
+    await insert(transaction, creation, events);
+    return { kind: 'created', row, queuePosition, events: placeEvents(log, events, row.createdAt) };
   }
   await insert(transaction, creation, []);
   await giveOutTurns(transaction, row.userId);
   const queuePosition = await countUpTo(transaction, row.id);
-  await insertEvents(transaction, { processId: row.id, lastSeq: 0 }, firstEvents(row, queuePosition));
-  return { kind: 'created', row, queuePosition };
+  const events = await insertEvents(transaction, log, firstEvents(row, queuePosition));
+  return { kind: 'created', row, queuePosition, events };
 }
 
 const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [

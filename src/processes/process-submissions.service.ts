@@ -4,6 +4,7 @@ import type { Caller } from '../platform/access/caller.js';
 import { CONFIG, type ServerConfig } from '../platform/config/config.js';
 import { AppError } from '../platform/errors/app-error.js';
 import { type SessionChoice, SessionsService } from '../sessions/sessions.service.js';
+import type { ProcessEvent } from './process-events.schemas.js';
 import type { NewProcess } from './process-row.repository.js';
 import {
   type NamedRequest,
@@ -31,6 +32,8 @@ export interface Submission {
   process: Process;
   /** The request had been sent before, and this is the process that it made then. */
   isReplayed: boolean;
+  /** What is known of its log. */
+  events: ProcessEvent[];
 }
 
 /** Takes processes in. */
@@ -61,9 +64,17 @@ export class ProcessSubmissionsService {
     switch (submitted.kind) {
       case 'created':
         void this.queue.dispatch([submitted.row]);
-        return { process: toProcess(submitted.row, submitted.queuePosition), isReplayed: false };
+        return {
+          process: toProcess(submitted.row, submitted.queuePosition),
+          isReplayed: false,
+          events: submitted.events,
+        };
       case 'joined':
-        return { process: await this.processes.find(caller, submitted.processId), isReplayed: true };
+        return {
+          process: await this.processes.find(caller, submitted.processId),
+          isReplayed: true,
+          events: [],
+        };
       case 'key_reused':
         throw new AppError('idempotency_key_reused', `The key ${key ?? ''} stands for another request.`);
       case 'full':

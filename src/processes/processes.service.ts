@@ -137,25 +137,30 @@ export class ProcessesService {
     return this.followFrom(await this.findAt(caller, id, after), { after, include }, signal);
   }
 
-  /** The same for a process that is at hand, and the caller's. */
+  /** The same for a process that is at hand, and the caller's. @param known see ProcessFollower */
   followFrom(
     process: Process,
-    { after, include }: { after: number; include?: 'raw' | undefined },
+    { after, known, include }: { after: number; known?: ProcessEvent[]; include?: 'raw' | undefined },
     signal: AbortSignal,
   ): AsyncGenerator<ProcessEvent, void, undefined> {
     if (isEnded(process) && after === process.lastSeq) return nothing();
-    const events = withoutGap(this.follower.follow(process.id, after, signal), after);
+    const events = withoutGap(this.follower.follow(process.id, after, signal, known), after);
     return include === 'raw' ? events : withoutLines(events);
   }
 
   /** The process once it has ended; as it is then, when the wait is over or nobody waits any longer. */
-  async waitForEnd(caller: Caller, process: Process, { waitMs, clientGone }: Wait): Promise<Process> {
+  async waitForEnd(
+    caller: Caller,
+    process: Process,
+    { waitMs, clientGone }: Wait,
+    known: ProcessEvent[] = [],
+  ): Promise<Process> {
     if (isEnded(process)) return process;
     const afterMs = Math.min(waitMs ?? Infinity, this.config.EXECUTE_MAX_WAIT_MS);
     try {
       const ending = await withSignals(
         { signals: [clientGone, this.lifecycle.drainSignal], afterMs },
-        (signal) => this.follower.untilEnd(process.id, process.lastSeq, signal),
+        (signal) => this.follower.untilEnd(process.id, process.lastSeq, signal, known),
       );
       return ending?.process ?? (await this.find(caller, process.id));
     } catch (error) {
