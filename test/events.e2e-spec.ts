@@ -322,7 +322,7 @@ describe('text that is cut or broken', () => {
 
   it('between the halves of surrogate pairs arrives whole', async () => {
     const halves = ['A \uD83D', '\uDE42 and ', '\uD83D', '\uDE43', ' and \uD83D', '\uDE44\uD83D', '\uDE45.'];
-    const { process, log } = await answeredWith(textAnswer(halves, { deltaMs: 60 }));
+    const { process, log } = await answeredWith(textAnswer(halves, { deltaMs: 500 }));
     expect(process).toMatchObject({ status: 'completed', result: 'A 🙂 and 🙃 and 🙄🙅.' });
     expect(textOf(log)).toBe('A 🙂 and 🙃 and 🙄🙅.');
     expect(log.filter((event) => event.type === 'text').length).toBeGreaterThan(1);
