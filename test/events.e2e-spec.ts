@@ -293,13 +293,13 @@ describe('a reader that is slow', () => {
   });
 
   it('falls behind a log that is written faster than it reads, and misses nothing', async () => {
-    const { id } = await runner.client.submit({ prompt: '[[deltas 600 4]]' });
+    const { id } = await runner.client.submit({ prompt: '[[deltas 3000 4]]' });
     const read: ProcessEvent[] = [];
     for await (const event of runner.client.stream(id)) {
       read.push(event);
       await runner.client.find(id);
     }
-    const log = await logOf(id);
+    const log = await collectPages(id, 1000);
     // More than any reader is given in one go.
     expect(log.length).toBeGreaterThan(256);
     expect(read).toEqual(log);

@@ -183,6 +183,8 @@ describe('a run whose worker is lost', () => {
     const { id } = await submit(prompt);
     await client.waitForEvent(id, ({ type }) => type === 'tool_result');
     await isKept(`%"type":"tool_result"%`);
+    // The one that hangs: the one before it was answered.
+    await messages.waitForRequest((request) => request.prompt === prompt && request.outcome === 'pending');
     worker.kill('SIGKILL');
     await spawn({ ROLE: 'worker' });
     expect(await client.untilEnded(id)).toMatchObject({ status: 'completed', result: LONG, attempt: 2 });
