@@ -114,7 +114,7 @@ describe('a client that sends a byte at a time', () => {
 
   /** Until the connection is closed. */
   const dribble = ({ socket }: RawConnection) => {
-    const timer = setInterval(() => socket.write('a'), 20);
+    const timer = setInterval(() => socket.write('a'), 100);
     socket.once('close', () => clearInterval(timer));
   };
 
