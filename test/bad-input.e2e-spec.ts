@@ -122,7 +122,7 @@ async function connect(client: ApiClient): Promise<Socket> {
 
 /** Sends a message with these arguments, and expects its ack to be a problem of that kind. */
 async function expectMessageRefused(event: string, args: unknown[], refusal: Refusal): Promise<Problem> {
-  const answer = (await writingNothing(() => socket.timeout(10_000).emitWithAck(event, ...args))) as {
+  const answer = (await writingNothing(() => socket.timeout(60_000).emitWithAck(event, ...args))) as {
     ok: boolean;
     error: unknown;
   };
@@ -673,7 +673,7 @@ describe('what is another’s, or not in a state for it, is refused:', () => {
     const { body: ended } = await runner.client.cancel(id);
     await writingNothing(async () => {
       expect(await runner.client.cancel(id)).toMatchObject({ status: 200, body: ended });
-      const answer: unknown = await socket.timeout(10_000).emitWithAck('claude:cancel', { processId: id });
+      const answer: unknown = await socket.timeout(60_000).emitWithAck('claude:cancel', { processId: id });
       expect(answer).toEqual({ ok: true, process: ended });
     });
     expect(await runner.stores.query('SELECT 1 FROM process_commands WHERE process_id = $1', [id])).toEqual(

@@ -114,7 +114,7 @@ describe('a client that sends a byte at a time', () => {
 
   /** Until the connection is closed. */
   const dribble = ({ socket }: RawConnection) => {
-    const timer = setInterval(() => socket.write('a'), 20);
+    const timer = setInterval(() => socket.write('a'), 100);
     socket.once('close', () => clearInterval(timer));
   };
 
@@ -143,7 +143,7 @@ describe('a client that sends a byte at a time', () => {
     await isServed();
     const began = performance.now();
     await slow.close();
-    expect(performance.now() - began).toBeLessThan(4_000);
+    expect(performance.now() - began).toBeLessThan(9_000);
     expect(connection.socket.destroyed || (await closed(connection))).toBe(true);
   });
 

@@ -30,8 +30,8 @@ describe('after a kill -9 of PostgreSQL', () => {
       ANTHROPIC_API_KEY: 'sk-ant-test',
       ANTHROPIC_BASE_URL: messages.url,
       WORKER_CONCURRENCY: '1',
-      LEASE_TTL_MS: '8000',
-      LEASE_FENCE_MS: '3000',
+      LEASE_TTL_MS: '12000',
+      LEASE_FENCE_MS: '5000',
       LEASE_HEARTBEAT_MS: '500',
       RECONCILER_INTERVAL_MS: '300',
     });

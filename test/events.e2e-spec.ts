@@ -293,13 +293,13 @@ describe('a reader that is slow', () => {
   });
 
   it('falls behind a log that is written faster than it reads, and misses nothing', async () => {
-    const { id } = await runner.client.submit({ prompt: '[[deltas 600 4]]' });
+    const { id } = await runner.client.submit({ prompt: '[[deltas 3000 4]]' });
     const read: ProcessEvent[] = [];
     for await (const event of runner.client.stream(id)) {
       read.push(event);
       await runner.client.find(id);
     }
-    const log = await logOf(id);
+    const log = await collectPages(id, 1000);
     // More than any reader is given in one go.
     expect(log.length).toBeGreaterThan(256);
     expect(read).toEqual(log);
@@ -322,7 +322,7 @@ describe('text that is cut or broken', () => {
 
   it('between the halves of surrogate pairs arrives whole', async () => {
     const halves = ['A \uD83D', '\uDE42 and ', '\uD83D', '\uDE43', ' and \uD83D', '\uDE44\uD83D', '\uDE45.'];
-    const { process, log } = await answeredWith(textAnswer(halves, { deltaMs: 60 }));
+    const { process, log } = await answeredWith(textAnswer(halves, { deltaMs: 500 }));
     expect(process).toMatchObject({ status: 'completed', result: 'A 🙂 and 🙃 and 🙄🙅.' });
     expect(textOf(log)).toBe('A 🙂 and 🙃 and 🙄🙅.');
     expect(log.filter((event) => event.type === 'text').length).toBeGreaterThan(1);

@@ -6,7 +6,7 @@ import { cliProcessesOf } from './support/cli-processes.js';
 import { readEventStream, type SentEvent } from './support/event-stream-reader.js';
 import { startTestServer, type TestServer } from './support/test-server.js';
 
-const MAX_WAIT_MS = 8_000;
+const MAX_WAIT_MS = 20_000;
 
 let runner: TestServer;
 
@@ -96,7 +96,7 @@ describe('POST /api/v1/claude/execute', () => {
     const elapsedMs = performance.now() - began;
     // Timers may fire a millisecond early.
     expect(elapsedMs).toBeGreaterThanOrEqual(waitMs - 5);
-    expect(elapsedMs).toBeLessThan(waitMs + 3_000);
+    expect(elapsedMs).toBeLessThan(waitMs + 10_000);
     expect(answer.status).toBe(202);
     expect(answer.headers.get('process-status')).toBe(answer.body.status);
     expect(answer.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
@@ -105,7 +105,7 @@ describe('POST /api/v1/claude/execute', () => {
     expect(location).toBe(`/api/v1/claude/processes/${answer.body.id}`);
 
     await turnOf(prompt);
-    const end = runner.client.request<Process>('GET', location!, undefined, { Prefer: 'wait=7' });
+    const end = runner.client.request<Process>('GET', location!, undefined, { Prefer: 'wait=15' });
     await runner.client.cancel(answer.body.id);
     expect(await end).toMatchObject({ status: 200, body: { id: answer.body.id, status: 'cancelled' } });
   });
@@ -222,21 +222,21 @@ describe('when the Messages API fails', () => {
   it('by cutting every stream, the process fails and its half answers are no result', async () => {
     const process = await run({
       prompt: '[[cut 3]]\n[[text One two three four]]\n[[deltas 4 50]]',
-      timeoutMs: 20_000,
+      timeoutMs: 60_000,
     });
     expect(process).toMatchObject({
       status: 'failed',
       result: null,
       error: { code: 'upstream_overloaded', retryable: true },
     });
-    expect(process.durationMs).toBeLessThan(20_000);
+    expect(process.durationMs).toBeLessThan(60_000);
   });
 });
 
 describe('a process that runs too long', () => {
   it('fails with timeout, and no CLI is left when that is known', async () => {
     const prompt = 'For ever\n[[hang]]';
-    const { id } = await runner.client.submit({ prompt, timeoutMs: 3_000 });
+    const { id } = await runner.client.submit({ prompt, timeoutMs: 12_000 });
     await turnOf(prompt);
     expect(await cliProcessesOf(runner.dataDirectory)).not.toEqual([]);
     expect(await runner.client.untilEnded(id)).toMatchObject({

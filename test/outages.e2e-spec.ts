@@ -12,8 +12,8 @@ const UNAVAILABLE = { status: 503, body: { code: 'unavailable', retryable: true 
 const BOUNDED_MS = 30_000;
 /** Far enough apart for a busy machine to keep them in order. */
 const SHORT_LEASE = {
-  LEASE_TTL_MS: '8000',
-  LEASE_FENCE_MS: '3000',
+  LEASE_TTL_MS: '12000',
+  LEASE_FENCE_MS: '5000',
   LEASE_HEARTBEAT_MS: '500',
   RECONCILER_INTERVAL_MS: '300',
 };

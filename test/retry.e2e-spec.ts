@@ -37,7 +37,7 @@ describe('a run that its caller lets be repeated', () => {
   it('goes on where it was timed out, and adds up what its attempts used', async () => {
     const prompt =
       'Take long\n[[tool Glob {"pattern":"*"}]]\n[[hang after=1 times=1]]\n[[text Done.]]\n[[usage in=50 out=5]]';
-    const ended = await run(prompt, 'timeout', { timeoutMs: 10_000 });
+    const ended = await run(prompt, 'timeout', { timeoutMs: 20_000 });
     expect(ended).toMatchObject({ status: 'completed', attempt: 2, result: 'Done.' });
     // The tool's message in the first attempt, the answer in the second; the message that hung never began.
     expect(ended.usage).toMatchObject({ inputTokens: 100, outputTokens: 10 });
@@ -125,9 +125,9 @@ describe('a run whose worker is lost', () => {
       REDIS_URL: stores.redisUrl,
       ANTHROPIC_API_KEY: 'sk-ant-test',
       ANTHROPIC_BASE_URL: messages.url,
-      LEASE_TTL_MS: '4000',
+      LEASE_TTL_MS: '8000',
       LEASE_HEARTBEAT_MS: '500',
-      LEASE_FENCE_MS: '3000',
+      LEASE_FENCE_MS: '7000',
       RECONCILER_INTERVAL_MS: '200',
       ...environment,
     });
@@ -183,6 +183,8 @@ describe('a run whose worker is lost', () => {
     const { id } = await submit(prompt);
     await client.waitForEvent(id, ({ type }) => type === 'tool_result');
     await isKept(`%"type":"tool_result"%`);
+    // The one that hangs: the one before it was answered.
+    await messages.waitForRequest((request) => request.prompt === prompt && request.outcome === 'pending');
     worker.kill('SIGKILL');
     await spawn({ ROLE: 'worker' });
     expect(await client.untilEnded(id)).toMatchObject({ status: 'completed', result: LONG, attempt: 2 });

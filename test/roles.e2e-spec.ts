@@ -95,7 +95,7 @@ describe('servers as they are deployed', () => {
   it('told to stop lets what runs end, answers who waits, resets who streams, and takes nothing new', async () => {
     const server = await spawn({ SHUTDOWN_GRACE_MS: '60000', LOG_LEVEL: 'info' });
     const client = server.client();
-    const prompt = 'Let it end\n[[delay 3000]]\n[[text It ended.]]';
+    const prompt = 'Let it end\n[[delay 12000]]\n[[text It ended.]]';
     const waiting = client.execute({ prompt });
     await messages.waitForRequest((request) => request.prompt === prompt);
     const { items } = (await client.request<{ items: Process[] }>('GET', '/api/v1/claude/processes')).body;

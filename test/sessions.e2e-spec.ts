@@ -412,9 +412,9 @@ describe('a session among several workers', () => {
       REDIS_URL: stores.redisUrl,
       ANTHROPIC_API_KEY: 'sk-ant-test',
       ANTHROPIC_BASE_URL: messages.url,
-      LEASE_TTL_MS: '4000',
+      LEASE_TTL_MS: '8000',
       LEASE_HEARTBEAT_MS: '500',
-      LEASE_FENCE_MS: '3000',
+      LEASE_FENCE_MS: '7000',
       RECONCILER_INTERVAL_MS: '200',
       ...environment,
     });

@@ -131,9 +131,9 @@ describe('claude:queued', () => {
 describe('claude:status', () => {
   it('without after tells where the process stands, and follows nothing', async () => {
     const socket = await connect();
-    const { id } = await runner.client.submit({ prompt: '[[deltas 10 50]]' });
-    await runner.client.waitForEvent(id, ({ type }) => type === 'text');
+    const { id } = await startHanging('Asked about');
     expect(await socket.askFor('claude:status', { processId: id })).toMatchObject({ id, status: 'running' });
+    await runner.client.cancel(id);
     const ended = await runner.client.untilEnded(id);
     expect(await socket.askFor('claude:status', { processId: id })).toEqual(ended);
     expect(socket.heard.map(({ name }) => name)).toEqual(['ack', 'ack']);
@@ -151,7 +151,7 @@ describe('claude:status', () => {
 
   it('with another after begins anew from there, in place of the first follow', async () => {
     const socket = await connect();
-    const { id } = await runner.client.submit({ prompt: '[[deltas 20 50]]' });
+    const { id } = await runner.client.submit({ prompt: '[[deltas 60 100]]' });
     await socket.askFor('claude:status', { processId: id, after: 0 });
     await socket.until(() => socket.log(id).some(({ type }) => type === 'text'));
     await socket.askFor('claude:status', { processId: id, after: 2 });
@@ -178,7 +178,7 @@ describe('claude:status', () => {
 describe('claude:unfollow', () => {
   it('ends the following, not the process', async () => {
     const socket = await connect();
-    const { id } = await socket.askFor('claude:execute', { prompt: '[[deltas 20 50]]' });
+    const { id } = await socket.askFor('claude:execute', { prompt: '[[deltas 60 100]]' });
     await socket.until(() => socket.log(id).some(({ type }) => type === 'text'));
     expect(await socket.askFor('claude:unfollow', { processId: id })).toMatchObject({ status: 'running' });
     const heard = socket.log(id);

@@ -119,7 +119,7 @@ const DEATH_BY_GUARD_MS = 5_000;
     const three = await say(client, 'three\n[[text Three]]', { sessionId });
     expect(three).toMatchObject({ result: 'Three' });
     expect(shown()).toMatch(/One.*two.*Two.*three/s);
-    expect(await cliProcessesOf(worker.dataDirectory)).not.toContain(kept);
+    await eventually(async () => !(await cliProcessesOf(worker.dataDirectory)).includes(kept ?? 0));
 
     // Nor where all that was said in it has been deleted.
     for (const { id } of [one, two, three])

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { eventually } from '../libs/claude-engine/test-support.js';
 import type { Metrics } from '../src/metrics/metrics.schemas.js';
 import type { Process } from '../src/processes/processes.schemas.js';
 import { ApiClient } from './support/api-client.js';
@@ -68,10 +69,11 @@ describe('npm start', () => {
       'admin@claude-runner.local',
       password,
     );
-    const { body } = await administrator.request<Metrics>(
-      'GET',
-      '/api/v1/claude/metrics?scope=all&window=24h',
-    );
+    const figures = async () =>
+      (await administrator.request<Metrics>('GET', '/api/v1/claude/metrics?scope=all&window=24h')).body;
+    // What was announced while a process ran says so until it is announced anew.
+    await eventually(async () => (await figures()).slots?.busy === 0);
+    const body = await figures();
     expect(body.slots).toEqual({ total: 2, busy: 0 });
     // Demo runs do not count.
     expect(body.counts.completed).toBe(0);

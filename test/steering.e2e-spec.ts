@@ -42,7 +42,7 @@ const SPEAK_ON = '[[deltas 200 100]]';
 
 describe('a process that runs', () => {
   it('answers a further message, in the same run, and ends with that', async () => {
-    const process = await speaking('[[deltas 10 100]]\n[[usage in=10 out=1]]');
+    const process = await speaking('[[deltas 60 100]]\n[[usage in=10 out=1]]');
     const { status, headers, body } = await say(process, '[[text And that.]]\n[[usage in=100 out=2]]');
     expect([status, headers.get('Location'), body.id]).toEqual([202, process.links.self, process.id]);
     const ended = await owner.untilEnded(process.id);
@@ -114,7 +114,7 @@ describe('a process that runs', () => {
       await owner.waitForEvent(process.id, ({ type }) => type === 'text');
       return process;
     };
-    const process = await onwards({ prompt: '[[deltas 10 100]]\n[[usage in=10 out=1]]' });
+    const process = await onwards({ prompt: '[[deltas 60 100]]\n[[usage in=10 out=1]]' });
     expect((await say(process, '[[text And that.]]\n[[usage in=100 out=2]]')).status).toBe(202);
     expect(await owner.untilEnded(process.id)).toMatchObject({
       ...{ status: 'completed', engine: 'api', result: 'And that.', numTurns: 2, attempt: 1 },

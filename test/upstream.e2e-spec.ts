@@ -62,8 +62,10 @@ describe('a Messages API that fails', () => {
       });
     const asked = runner.messages.requests.length;
     const waiting: Process[] = [];
+    // The one that tries takes so long that a worker announces itself meanwhile.
+    const promptOf = (name: string) => `Wait ${name}\n[[delay 3000]]\n[[text Done.]]`;
     for (const name of ['one', 'two', 'three'])
-      waiting.push(await runner.client.submit({ prompt: `Wait ${name}\n[[text Done.]]` }));
+      waiting.push(await runner.client.submit({ prompt: promptOf(name) }));
     const cancelled = waiting.pop();
     expect((await runner.client.cancel(cancelled?.id ?? '')).body.status).toBe('cancelled');
     const seen = await untilUpstream((state) => state !== 'closed');
@@ -72,11 +74,11 @@ describe('a Messages API that fails', () => {
     const ended = await Promise.all(waiting.map(({ id }) => runner.client.untilEnded(id)));
     for (const process of ended) {
       expect(process).toMatchObject({ status: 'completed', result: 'Done.', attempt: 1 });
-      expect(process.queueWaitMs).toBeGreaterThan(2_000);
+      expect(process.queueWaitMs).toBeGreaterThan(1_000);
     }
-    expect(runner.messages.requests.slice(asked).map(({ prompt }) => prompt)).not.toContain(
-      'Wait three\n[[text Done.]]',
-    );
+    const prompts = runner.messages.requests.slice(asked).map(({ prompt }) => prompt);
+    expect(prompts).toContain(promptOf('two'));
+    expect(prompts).not.toContain(promptOf('three'));
     await untilUpstream((state) => state === 'closed');
   });
 });

@@ -22,7 +22,7 @@ beforeEach(() => {
 afterAll(() => bench.close());
 
 function begin(request: Partial<EngineRequest>, engine = bench.engine, steering?: Steering): BenchRun {
-  const whole = { prompt: 'hello', permissionMode: 'acceptEdits', timeoutMs: 30_000, ...request } as const;
+  const whole = { prompt: 'hello', permissionMode: 'acceptEdits', timeoutMs: 60_000, ...request } as const;
   const abort = new AbortController();
   const run = engine.run(whole, { signal: abort.signal, workspaceKey: 'work', transcript, steering });
   return new BenchRun(run, abort);
@@ -88,10 +88,10 @@ describe('a conversation', () => {
     ['the second was not read', 1],
     ['neither was read', 0],
   ])('is told again what its user said further, and knows what it has: %s', async (_, kept) => {
-    const prompt = { prompt: 'First\n[[deltas 5 50]]', promptId: randomUUID() };
+    const prompt = { prompt: 'First\n[[deltas 40 50]]', promptId: randomUUID() };
     const messages = ['one', 'two'].map((word) => ({
       id: randomUUID(),
-      text: `Say ${word}\n[[text ${word}]]`,
+      text: `Say ${word}\n[[delay 1500]]\n[[text ${word}]]`,
     }));
     const said = (steering: Steering, all: typeof messages) => {
       for (const message of all) steering.say(message);
@@ -122,7 +122,7 @@ describe('a conversation', () => {
     const [first, second] = [randomUUID(), randomUUID()];
     await end({ prompt: 'Look\n[[think hm]]\n[[tool Glob {"pattern":"*"}]]', promptId: first });
     const slow = begin({
-      prompt: `Tell\n[[deltas 30 100]]\n[[text ${'long '.repeat(30)}]]`,
+      prompt: `Tell\n[[deltas 30 300]]\n[[text ${'long '.repeat(30)}]]`,
       promptId: second,
     });
     await slow.until('text');
@@ -257,7 +257,7 @@ describe('a prompt that was interrupted', () => {
   });
 
   it('after a tool goes on after the tool', async () => {
-    const prompt = `Do it\n[[tool Write {"file_path":"a.txt","content":"b"}]]\n[[deltas 30 100]]\n[[text ${'long '.repeat(30)}]]`;
+    const prompt = `Do it\n[[tool Write {"file_path":"a.txt","content":"b"}]]\n[[deltas 30 200]]\n[[text ${'long '.repeat(30)}]]`;
     const first = begin({ prompt, promptId });
     await first.until('tool_result');
     await first.until('text');
@@ -298,7 +298,7 @@ describe('a prompt that was interrupted', () => {
   });
 
   it.each(['shutdown', 'timeout'] as const)('by a %s is continued', async (reason) => {
-    const prompt = `Do it\n[[deltas 30 100]]\n[[text ${'long '.repeat(30)}]]`;
+    const prompt = `Do it\n[[deltas 30 200]]\n[[text ${'long '.repeat(30)}]]`;
     const first = begin({ prompt, promptId });
     await first.until('text');
     await eventually(isKept);

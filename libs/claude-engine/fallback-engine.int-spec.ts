@@ -133,10 +133,10 @@ describe('the Messages API without a CLI', () => {
   it.each(['timeout', 'cancelled', 'shutdown', 'stalled'] as const)(
     'counts the cost of a message that broke off: %s',
     async (cause) => {
-      const impatient = await open({ stallMs: cause === 'stalled' ? 500 : 30_000 });
+      const impatient = await open({ stallMs: cause === 'stalled' ? 4000 : 30_000 });
       // The first delta comes at once, the next one never does.
       const prompt = '[[deltas 100 20000]]\n[[usage in=1000000 out=1]]';
-      const timeoutMs = cause === 'timeout' ? 1000 : 30_000;
+      const timeoutMs = cause === 'timeout' ? 4000 : 30_000;
       const run = begin({ prompt, engine: 'api', timeoutMs }, impatient);
       await run.until('text');
       if (cause === 'cancelled' || cause === 'shutdown') run.abort(new RunAbort(cause));

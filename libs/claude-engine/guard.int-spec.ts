@@ -13,7 +13,7 @@ import {
   type WorkerProcess,
 } from './test-support.js';
 
-const SILENCE_MS = 2000;
+const SILENCE_MS = 5000;
 
 let api: MessagesApi;
 let directory: string;
@@ -80,7 +80,7 @@ describe('a worker that falls silent', () => {
     const began = performance.now();
     await eventually(() => isGone(worker));
     expect(performance.now() - began).toBeGreaterThan(SILENCE_MS / 2);
-    expect(performance.now() - began).toBeLessThan(SILENCE_MS + 3000);
+    expect(performance.now() - began).toBeLessThan(SILENCE_MS + 5000);
     expect(await isGone(other)).toBe(false);
     expect(await launchesLeft()).toHaveLength(2);
 

@@ -20,7 +20,7 @@ describe('a run that asks for permission', () => {
 
   const begin = (
     askPermission: AskPermission | undefined,
-    { prompt = write('a.txt'), timeoutMs = 30_000, workspaceKey = 'work' } = {},
+    { prompt = write('a.txt'), timeoutMs = 60_000, workspaceKey = 'work' } = {},
   ) => {
     const abort = new AbortController();
     const request = { prompt, permissionMode: 'ask', timeoutMs } as const;
@@ -29,7 +29,7 @@ describe('a run that asks for permission', () => {
   };
 
   it('does not count towards its timeout what the answer takes', async () => {
-    const timeoutMs = 5000;
+    const timeoutMs = 12_000;
     const questions: PermissionQuestion[] = [];
     const run = begin(
       async (question) => {

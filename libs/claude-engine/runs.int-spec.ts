@@ -159,7 +159,7 @@ describe('a failed run', () => {
 describe('a run that may not ask yet', () => {
   const begin = (mayAsk: () => Promise<void>) => {
     const abort = new AbortController();
-    const request = { prompt: 'May I?', permissionMode: 'deny', timeoutMs: 30_000 } as const;
+    const request = { prompt: 'May I?', permissionMode: 'deny', timeoutMs: 60_000 } as const;
     const context = { signal: abort.signal, workspaceKey: 'work', mayAsk };
     return new BenchRun(bench.engine.run(request, context), abort);
   };

@@ -176,7 +176,8 @@ describeOnLinux.each([
         (echo '{}' >> $file) 2>/dev/null && echo "wrote $file"; done
       unshare -U true 2>/dev/null && echo unshared; mount -t proc proc /proc 2>/dev/null && echo mounted
       cat /run/sealed/proc/1/cmdline 2>/dev/null; (echo x > ~/note && cat ~/note); cd /usr; exit 3`;
-    const run = await bench.run({ prompt: bash(command), allowedTools: ['Bash'] }, 'attacker');
+    const request = { prompt: bash(command), allowedTools: ['Bash'], timeoutMs: ATTACK_MS };
+    const run = await bench.run(request, 'attacker');
     const [result] = run.all('tool_result');
     expect(result).toMatchObject({ content: 'Exit code 3\nx', isError: true });
     const ending = await run.ending();
@@ -266,7 +267,7 @@ describeOnLinux('the network', () => {
     socket.destroy();
   };
   const knock = (host: string, at: number | string) =>
-    `(timeout 3 bash -c 'exec 3<>/dev/tcp/${host}/${at} && echo reached ${host}:${at}') 2>&1`;
+    `(timeout 20 bash -c 'exec 3<>/dev/tcp/${host}/${at} && echo reached ${host}:${at}') 2>&1`;
 
   it('is not there: neither the database, nor Redis, nor anything else is reached', async () => {
     const stores = [process.env.TEST_DATABASE_URL, process.env.TEST_REDIS_URL].map((url) => new URL(url!));

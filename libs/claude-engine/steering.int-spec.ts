@@ -17,7 +17,7 @@ describe('a run that is steered', () => {
     workspaceKey = 'work',
   ) => {
     const abort = new AbortController();
-    const whole = { prompt, permissionMode: 'deny', timeoutMs: 30_000, ...request } as const;
+    const whole = { prompt, permissionMode: 'deny', timeoutMs: 60_000, ...request } as const;
     return new BenchRun(bench.engine.run(whole, { signal: abort.signal, workspaceKey, steering }), abort);
   };
   const message = (text: string) => ({ id: randomUUID(), text });
@@ -26,7 +26,7 @@ describe('a run that is steered', () => {
 
   it('answers what comes while it speaks, after that, and ends with that answer and all of its figures', async () => {
     const steering = new Steering();
-    const run = begin('[[deltas 5 50]]\n[[usage in=10 out=1]]', steering);
+    const run = begin('[[deltas 40 50]]\n[[usage in=10 out=1]]', steering);
     await run.until('text');
     const said = message('[[text And that.]]\n[[usage in=100 out=2]]');
     steering.say(said);
@@ -51,7 +51,7 @@ describe('a run that is steered', () => {
   describeInASandbox('while a tool runs', () => {
     it('has what comes with its result', async () => {
       const steering = new Steering();
-      const run = begin(`${bash('sleep 1')}\n[[text Both.]]`, steering, { allowedTools: ['Bash'] });
+      const run = begin(`${bash('sleep 4')}\n[[text Both.]]`, steering, { allowedTools: ['Bash'] });
       await run.until('tool_use');
       steering.say(message('And this'));
       expect(await run.ending()).toMatchObject({ kind: 'completed', result: 'Both.', numTurns: 2 });
@@ -65,7 +65,7 @@ describe('a run that is steered', () => {
     async (words) => {
       const steering = new Steering();
       const text = `${words}\n[[echo]]`;
-      const run = begin('[[deltas 3 50]]', steering);
+      const run = begin('[[deltas 40 50]]', steering);
       await run.until('text');
       steering.say(message(text));
       expect(await run.ending()).toMatchObject({ kind: 'completed', result: text });

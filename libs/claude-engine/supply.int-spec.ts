@@ -317,7 +317,7 @@ describe('a session that keeps its CLI', () => {
     const session = new Session();
     await session.end('[[usage in=1000 out=100]]\n[[text One]]');
     const steering = new Steering();
-    const run = session.begin('[[deltas 5 50]]\n[[usage in=10 out=1]]', {}, { steering });
+    const run = session.begin('[[deltas 40 50]]\n[[usage in=10 out=1]]', {}, { steering });
     await run.until('text');
     steering.say({ id: randomUUID(), text: '[[text And that.]]\n[[usage in=100 out=2]]' });
     expect(await run.ending()).toMatchObject({

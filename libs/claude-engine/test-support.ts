@@ -82,7 +82,7 @@ export class EngineBench {
 
   /** Begins a run; nothing happens before its first event is asked for. */
   begin(request: Partial<EngineRequest>, workspaceKey = 'work', more: Partial<RunContext> = {}): BenchRun {
-    const whole = { prompt: 'hello', permissionMode: 'deny', timeoutMs: 30_000, ...request } as const;
+    const whole = { prompt: 'hello', permissionMode: 'deny', timeoutMs: 60_000, ...request } as const;
     const [abort, killer] = [new AbortController(), new AbortController()];
     const context = { ...more, signal: abort.signal, kill: killer.signal, workspaceKey };
     return new BenchRun(this.engine.run(whole, context), abort, killer);

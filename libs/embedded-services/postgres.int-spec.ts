@@ -8,7 +8,7 @@ import { describeProcess, identify } from './os-process.js';
 import { locatePostgres } from './postgres-binaries.js';
 import { type EmbeddedPostgresOptions, startPostgres } from './postgres.js';
 
-jest.setTimeout(60_000);
+jest.setTimeout(180_000);
 
 async function query(url: string, sql: string): Promise<unknown> {
   const client = new pg.Client({ connectionString: url });

@@ -9,7 +9,7 @@ import { type MessagesApi, startMessagesApi } from './index.js';
 const CLI_PACKAGE = `@anthropic-ai/claude-agent-sdk-${process.platform}-${process.arch}/package.json`;
 const CLI = join(dirname(createRequire(__filename).resolve(CLI_PACKAGE)), 'claude');
 
-jest.setTimeout(60_000);
+jest.setTimeout(120_000);
 
 let api: MessagesApi;
 let home: string;

@@ -14,7 +14,7 @@ export interface MessagesApi {
   readonly requests: readonly ReceivedRequest[];
   /**
    * Resolves with the oldest request that satisfies `match`, past or to come. Asked again when an outcome is known,
-   * so that `outcome === 'client_gone'` can be waited for. Rejects after `timeoutMs` (10 s) and on `close()`.
+   * so that `outcome === 'client_gone'` can be waited for. Rejects after `timeoutMs` (a minute) and on `close()`.
    */
   waitForRequest(match: (request: ReceivedRequest) => boolean, timeoutMs?: number): Promise<ReceivedRequest>;
   /** Replaces the script, from the next request on. */
@@ -47,7 +47,7 @@ export async function startMessagesApi(options: MessagesApiOptions = {}): Promis
 
 /** Longer than any client keeps a connection idle: none is closed under a request that is just being sent. */
 const KEEP_ALIVE_MS = 120_000;
-const WAIT_MS = 10_000;
+const WAIT_MS = 60_000;
 
 /** Wildcards can be listened on but not connected to. */
 const REACHABLE: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };

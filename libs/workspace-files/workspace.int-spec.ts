@@ -358,8 +358,9 @@ describe('a workspace', () => {
     const unpacked = join(top, 'unpacked');
     await mkdir(unpacked);
     const tar = execFile('tar', ['-xf', '-', '-C', unpacked]);
+    const left = new Promise((resolve) => tar.once('exit', resolve));
     await pipeline(await workspace.archive(), tar.stdin!);
-    expect(await new Promise((resolve) => tar.once('exit', resolve))).toBe(0);
+    expect(await left).toBe(0);
     expect(execFileSync('diff', ['-r', '--no-dereference', folder, unpacked]).toString()).toBe('');
     for (const path of await paths()) {
       const [was, is] = [await lstat(here(path)), await lstat(join(unpacked, path))];

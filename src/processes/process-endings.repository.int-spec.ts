@@ -209,6 +209,7 @@ describe('the end of a run', () => {
         code: 'upstream_overloaded',
         retryAt: row.retryAt?.toISOString(),
       });
+      await side.prolongRetryPause(run.processId);
       expect(await side.claims.claim('worker', 15_000)).toBeNull();
       await side.endRetryPause(run.processId);
       expect(await side.claim()).toMatchObject({ id: run.processId, attempt: 2, fence: 2, retryAt: null });
@@ -331,7 +332,7 @@ describe('the end of a run', () => {
     });
 
     it('comes of waiting too long for the first start, and of nothing else', async () => {
-      const overdue = await side.submit({ queueTimeoutMs: 1_000 });
+      const overdue = await side.submit({ queueTimeoutMs: 60_000 });
       const inTime = await side.submit({ queueTimeoutMs: 60_000 });
       const patient = await side.submit();
       expect(await side.endings.failOverdue(overdue, OVERLOADED)).toBeNull();

@@ -90,7 +90,9 @@ const conclude =
     const { id: processId, fence } = process;
     const concluded = await side.endings.conclude({ processId, fence }, [], judge);
     expect(concluded !== null).toBe(process.isRunning);
-    if (concluded) change(process);
+    if (!concluded) return;
+    change(process);
+    if (process.isParked) await side.prolongRetryPause(processId);
   };
 
 async function takeOver(process: ModelProcess, side: WriteSide): Promise<void> {

@@ -222,8 +222,8 @@ describe('the invariants', () => {
       'a run begins after its cancel',
       ({ ledger, calls, rows }) => {
         ledger.cancels.push(cancelled(10));
-        calls.push(callFrom('device-2', 3000));
-        Object.assign(only(rows), { finishedAt: at(3100) });
+        calls.push(callFrom('device-2', 5000));
+        Object.assign(only(rows), { finishedAt: at(5100) });
       },
       'other',
       /Cancelled at .*, it was begun at/,
@@ -245,7 +245,7 @@ describe('the invariants', () => {
     ],
     [
       'a CLI asks the model after the end',
-      ({ calls }) => void calls.push(callFrom('device-1', 2400)),
+      ({ calls }) => void calls.push(callFrom('device-1', 4400)),
       'leaked',
       /it had ended at/,
     ],

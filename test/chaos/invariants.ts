@@ -14,8 +14,8 @@ export interface Violation {
 const TERMINAL = new Set(['completed', 'failed', 'cancelled']);
 /** Beyond ttl, for a machine that is busy: to be killed takes no time, to be seen dead a sample. */
 const CLI_GRACE_MS = 2500;
-/** A request that was on its way when the end was written. */
-const CALL_GRACE_MS = 2000;
+/** A request that was on its way when the end was written, to a model that may be held up as well. */
+const CALL_GRACE_MS = 4000;
 
 /** The eight invariants, each by all that can be known of it. Empty when all promises were kept. */
 export function findViolations(evidence: Evidence): Violation[] {

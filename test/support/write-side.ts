@@ -148,6 +148,13 @@ export class WriteSide {
     if (retryAt) await this.letPass('retry_at', processId);
   }
 
+  /** Lets a process that waits before it runs again wait for longer than a test on a busy machine takes. */
+  async prolongRetryPause(processId: string): Promise<void> {
+    await this.stores.query(`UPDATE processes SET retry_at = retry_at + interval '1 hour' WHERE id = $1`, [
+      processId,
+    ]);
+  }
+
   /** Lets the time be over in which a process wants to start. */
   passQueueDeadline(processId: string): Promise<void> {
     return this.letPass('queue_deadline', processId);

@@ -17,7 +17,7 @@ describe('a pool', () => {
   afterAll(() => stores.drop());
   beforeEach(async () => {
     proxy = await startTcpProxy(stores.databaseUrl);
-    pool = openPool({ connectionString: proxy.url, max: SIZE, query_timeout: 500 });
+    pool = openPool({ connectionString: proxy.url, max: SIZE, query_timeout: 3000 });
     // As many connections as there may be.
     await Promise.all(Array.from({ length: SIZE }, () => pool.query('SELECT pg_sleep(0.1)')));
   });
@@ -60,8 +60,8 @@ describe('a pool', () => {
   });
 
   it('waits longer for a statement that says so', async () => {
-    await expect(pool.query({ text: 'SELECT pg_sleep(1)' })).rejects.toThrow('Query read timeout');
-    const patient = await pool.query({ text: `\n  ${PATIENT} SELECT 1 AS one FROM pg_sleep(1)` });
+    await expect(pool.query({ text: 'SELECT pg_sleep(5)' })).rejects.toThrow('Query read timeout');
+    const patient = await pool.query({ text: `\n  ${PATIENT} SELECT 1 AS one FROM pg_sleep(5)` });
     expect(patient.rows).toEqual([{ one: 1 }]);
   });
 });
