@@ -164,12 +164,12 @@ export class SparePool {
     });
     const [next] = wanted;
     if (!next || this.spares.length < most) return next ?? null;
-    const useless = surplus.find(
-      (spare) => spare.passedOver >= MOST_PASSED_OVER || this.isOneOfSeveral(spare),
-    );
     // What was asked for once may never be asked for again.
     const comesAgain = (this.asked.get(next.key ?? '')?.times ?? 0) > 1;
-    if (!useless || !comesAgain || !hasPlace(useless.cli)) return null;
+    const useless = surplus.find(
+      (spare) => this.isOneOfSeveral(spare) || (comesAgain && spare.passedOver >= MOST_PASSED_OVER),
+    );
+    if (!useless || !hasPlace(useless.cli)) return null;
     this.end(useless);
     return next;
   }

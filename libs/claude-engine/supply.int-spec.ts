@@ -167,7 +167,7 @@ const isLinux = process.platform === 'linux';
   });
 
   it('are not exchanged for what each caller asks for in other words', async () => {
-    await open({ spares: 1, slots: 1 });
+    await open({ spares: 1, slots: 2 });
     await sparesAre(1);
     for (const name of ['one', 'two', 'three'])
       await bench.run({ prompt: '[[text Mine]]', appendSystemPrompt: name }, name);

@@ -24,6 +24,8 @@ export async function createStores(): Promise<TestStores> {
   const redis = new Redis(redisUrl);
   await redis.flushdb();
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
+  // A connection that is closed may be killed with its database first.
+  pool.on('error', () => undefined);
   return {
     databaseUrl,
     redisUrl,

@@ -49,12 +49,13 @@ export function openPool(config: pg.PoolConfig): pg.Pool {
     }
   }
 
-  const pool = new pg.Pool({ ...config, Client });
+  // Prisma's adapter takes every time for one of this zone.
+  const onConnect = (client: pg.ClientBase) => client.query(`SET TIME ZONE 'UTC'`);
+  // eslint-disable-next-line @typescript-eslint/no-misused-promises -- pg-pool waits for it; its types do not say so
+  const pool = new pg.Pool({ ...config, Client, onConnect });
   pool.on('connect', (client) => {
     // Told to whoever asks by it next, or to the pool; to nobody in between.
     client.on('error', () => undefined);
-    // Prisma's adapter takes every time for one of this zone. It comes before whatever the connection was opened for.
-    client.query(`SET TIME ZONE 'UTC'`).catch(() => undefined);
   });
   pool.on('acquire', (client) => idle.delete(client));
   pool.on('release', (_error, client) => idle.add(client));
