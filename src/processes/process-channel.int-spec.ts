@@ -1,5 +1,4 @@
 import { Redis } from 'ioredis';
-import { eventually } from '../../libs/claude-engine/test-support.js';
 import { createStores, type TestStores } from '../../test/support/stores.js';
 import { ProcessChannel } from './process-channel.js';
 import type { ProcessEvent } from './process-events.schemas.js';
@@ -15,6 +14,11 @@ const EVENTS: ProcessEvent[] = [
     text: '[ü] ',
   },
 ];
+
+/** Looks again whenever something may have come. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+}
 
 describe('what servers tell each other', () => {
   let stores: TestStores;
@@ -44,10 +48,10 @@ describe('what servers tell each other', () => {
     await there.subscribeEvents(ID, (events) => heardThere?.push(events));
     here.publishEvents(ID, EVENTS);
     expect(heardHere).toEqual([EVENTS]);
-    await eventually(() => heardThere?.length === 1);
+    await until(() => heardThere?.length === 1);
     // What comes after it has come: nothing is on its way any more.
     there.publishEvents(ID, EVENTS);
-    await eventually(() => heardHere?.length === 2);
+    await until(() => heardHere?.length === 2);
     expect([heardHere, heardThere]).toEqual([
       [EVENTS, EVENTS],
       [EVENTS, EVENTS],
@@ -60,7 +64,7 @@ describe('what servers tell each other', () => {
     for (const rubbish of ['', 'rubbish', '[{'])
       await clients[0]?.publish(`claude-runner:process-events:${ID}`, rubbish);
     there.publishEvents(ID, EVENTS);
-    await eventually(() => heard.length > 0);
+    await until(() => heard.length > 0);
     expect(heard).toEqual([EVENTS]);
   });
 
@@ -76,7 +80,7 @@ describe('what servers tell each other', () => {
     const heard: string[] = [];
     await there.subscribeCommands((id) => heard.push(id));
     here.publishCommand(ID);
-    await eventually(() => heard.length > 0);
+    await until(() => heard.length > 0);
     expect(heard).toEqual([ID]);
   });
 });

@@ -49,7 +49,7 @@ export class SubmitUnanswered extends Error {
 /** What the name already stands for. */
 export type Joined = { kind: 'joined'; processId: string } | { kind: 'key_reused' };
 
-export interface Created {
+interface Created {
   kind: 'created';
   row: ProcessRow;
   queuePosition: number;
