@@ -138,7 +138,7 @@ export class Launch {
     const wasGone = this.hasExited;
     const { id, cli } = this.record;
     if (pid !== null && !wasGone) {
-      sendSignal(-pid, 'SIGKILL');
+      this.kill();
       // To look at once for what is left would be to look through all processes in vain.
       await within(DEATH_MS, this.exited);
     }
