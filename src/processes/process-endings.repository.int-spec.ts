@@ -167,7 +167,7 @@ describe('the end of a run', () => {
       expect(await side.find(run.processId)).toMatchObject({
         status: 'pending',
         attempt: 1,
-        crashCount: 0,
+        crashCount: 1,
         owner: null,
         leaseUntil: null,
         retryAt: null,
@@ -305,6 +305,20 @@ describe('the end of a run', () => {
         'started',
         'failed',
       ]);
+    });
+
+    it('ends with the fifth worker that was lost before it had begun, for what asks for no second run too', async () => {
+      const id = await side.submit();
+      for (const lostBefore of [0, 1, 2, 3, 4]) {
+        expect(await side.find(id)).toMatchObject({ status: 'pending', attempt: 1, crashCount: lostBefore });
+        const { fence } = await side.claim();
+        await side.reconcile({ processId: id, fence });
+      }
+      expect(await side.find(id)).toMatchObject({
+        status: 'failed',
+        error: { code: 'worker_lost', retryable: false },
+      });
+      expect(await side.eventTypes(id)).toEqual(['created', 'queued', 'failed']);
     });
   });
 

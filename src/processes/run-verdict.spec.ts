@@ -58,7 +58,7 @@ describe('what becomes of a process that its worker has lost touch with', () => 
 
 describe('what becomes of a process whose worker is lost', () => {
   it('goes back to the queue when it never started, whatever its caller allows', () => {
-    expect(afterLoss({ ...FIRST, hasStarted: false })).toEqual(again());
+    expect(afterLoss({ ...FIRST, hasStarted: false })).toEqual(again({ isCrash: true }));
   });
 
   it('fails as worker_lost, retryable, when it had started: an agent has side effects', () => {
@@ -76,9 +76,10 @@ describe('what becomes of a process whose worker is lost', () => {
     expect(afterLoss(run)).toMatchObject(lost(false));
   });
 
-  it('is never in quarantine for workers that were lost before it began', () => {
-    const run = { ...retrying('worker_lost', 10), hasStarted: false, crashCount: 1, attempt: 2 };
-    expect(afterLoss(run)).toEqual(again());
+  it('is in quarantine with the fifth worker of which none came to begin it, and not before', () => {
+    const run = { ...retrying('worker_lost', 10), hasStarted: false };
+    expect(afterLoss({ ...run, crashCount: 3 })).toEqual(again({ isCrash: true }));
+    expect(afterLoss({ ...run, crashCount: 4 })).toMatchObject(lost(false));
   });
 
   it.each([true, false])('is cancelled if that was asked for, started or not: %s', (hasStarted) => {
@@ -161,7 +162,7 @@ it('whatever happens: nothing that has started runs again unasked, nor more ofte
     maxAttempts: fc.integer({ min: 1, max: 10 }),
     retryOn: fc.subarray(codes),
     hasStarted: fc.boolean(),
-    crashCount: fc.nat(3),
+    crashCount: fc.nat(5),
     cancelRequested: fc.boolean(),
   });
   const outcome = fc.constantFrom(COMPLETED, CANCELLED, ...codes.map((code) => failed(code)));
@@ -177,7 +178,8 @@ it('whatever happens: nothing that has started runs again unasked, nor more ofte
       if (verdict.kind === 'end') return;
       expect(run.cancelRequested).toBe(false);
       expect(why === 'loss' && run.hasStarted && run.crashCount > 0).toBe(false);
-      expect(verdict.isCrash).toBe(why === 'loss' && run.hasStarted);
+      expect(why === 'loss' && run.crashCount > 3).toBe(false);
+      expect(verdict.isCrash).toBe(why === 'loss');
       if (why !== 'ending' && !run.hasStarted) return;
       expect(run.attempt).toBeLessThan(run.maxAttempts);
       expect(run.retryOn).toContain(code);

@@ -9,7 +9,7 @@ export interface RunHistory {
   retryOn: readonly string[];
   /** Whether this attempt has begun to act. */
   hasStarted: boolean;
-  /** How many workers were lost with it before, after it had begun to act. */
+  /** How many workers were lost with it before. */
   crashCount: number;
   cancelRequested: boolean;
   /** How long its caller would let it wait for its start; null for as long as it takes. */
@@ -29,8 +29,12 @@ export type Verdict =
       spent: Pick<Outcome, 'usage' | 'costUsd'>;
     };
 
-/** How many workers may be lost with one process before it is suspected to be the reason. */
+/**
+ * With which lost worker a process is suspected to be the reason: one that had begun to act on it, and one that
+ * had only claimed it, which is more often chance, and costs nothing to repeat.
+ */
 const MAX_CRASHES = 2;
+const MAX_CRASHES_UNSTARTED = 5;
 const FIRST_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 5 * 60 * 1000;
 /** Until when a process is parked for a rate limit, at most. */
@@ -44,12 +48,12 @@ const lost = (detail: string, retryable: boolean): Outcome => ({
 /** The worker has not been heard of for the length of a lease. */
 export function afterLoss(run: RunHistory): Verdict {
   if (run.cancelRequested) return { kind: 'end', outcome: { status: 'cancelled' } };
-  // No suspicion: it has not done anything yet.
-  if (!run.hasStarted) return again(null, {});
-  if (run.crashCount + 1 >= MAX_CRASHES) {
-    const detail = `${MAX_CRASHES} workers were lost while they ran this: it is not run again.`;
+  const crashes = run.crashCount + 1;
+  if (crashes >= (run.hasStarted ? MAX_CRASHES : MAX_CRASHES_UNSTARTED)) {
+    const detail = `${crashes} workers were lost while they had this: it is not run again.`;
     return { kind: 'end', outcome: lost(detail, false) };
   }
+  if (!run.hasStarted) return again(null, { isCrash: true });
   if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { isCrash: true });
   return { kind: 'end', outcome: lost('The worker that ran this has not been heard of.', true) };
 }

@@ -4,7 +4,7 @@ export class ModelProcess {
   attempt = 1;
   fence = 0;
   lastSeq = 2;
-  /** After how many workers that were lost with what it had begun it was given back. */
+  /** After how many workers that were lost with it it was given back. */
   crashes = 0;
   /** This attempt has begun to act; any attempt has told of its start. */
   hasBegun = false;
@@ -66,8 +66,7 @@ export class ModelProcess {
   loseWorker(): void {
     this.fence += 1;
     if (this.isCancelRequested) this.end('cancelled');
-    else if (this.hasBegun) this.crash();
-    else this.leaveWorker();
+    else this.crash();
   }
 
   shutWorkerDown(): void {
@@ -85,7 +84,7 @@ export class ModelProcess {
   }
 
   private crash(): void {
-    if (this.crashes > 0) this.end('failed');
+    if (this.crashes + 1 >= (this.hasBegun ? 2 : 5)) this.end('failed');
     else this.leaveWorker();
     if (this.isWaiting) this.crashes += 1;
   }
