@@ -190,10 +190,10 @@ describe('cancelOnDisconnect', () => {
   });
 });
 
-describe('a submit whose commit is not answered', () => {
+describe('a submit that is not answered by the database', () => {
   it('is found by the server itself', async () => {
     const prompt = 'Lost on the way back\n[[text Found.]]';
-    proxy.swallowAnswers({ to: /COMMIT/, times: 1 });
+    proxy.swallowAnswers({ to: /WITH share AS/, times: 1 });
     const { status, body } = await runner.client.execute({ prompt });
     expect(proxy.swallowed).toBe(1);
     expect([status, body.result]).toEqual([200, 'Found.']);
@@ -204,7 +204,7 @@ describe('a submit whose commit is not answered', () => {
   it('is not called unavailable to a caller who has no key, and would send it again', async () => {
     const prompt = 'Lost without a name\n[[text Made.]]';
     const before = proxy.swallowed;
-    proxy.swallowAnswers({ to: /COMMIT/, times: 1 });
+    proxy.swallowAnswers({ to: /WITH share AS/, times: 1 });
     const lost = runner.client.request('POST', `${EXECUTE}/async`, { prompt });
     while (proxy.swallowed === before) await new Promise((resolve) => setImmediate(resolve));
     proxy.cut();
@@ -220,7 +220,7 @@ describe('a submit whose commit is not answered', () => {
   it('is joined by the caller who asks again, when the server could not tell', async () => {
     const prompt = 'Lost for good\n[[text Joined.]]';
     const before = proxy.swallowed;
-    proxy.swallowAnswers({ to: /COMMIT/, times: 1 });
+    proxy.swallowAnswers({ to: /WITH share AS/, times: 1 });
     const lost = postAsync('lost', { prompt });
     while (proxy.swallowed === before) await new Promise((resolve) => setImmediate(resolve));
     proxy.cut();

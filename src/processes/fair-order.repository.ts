@@ -38,6 +38,8 @@ export interface NextPlace {
   position: number;
   /** How many are pending, for whatever reason: of all users, and of this one. */
   pending: { all: number; own: number };
+  /** That of the user's share: it is another as soon as somebody has given a rank to a process of theirs. */
+  version: string;
 }
 
 /**
@@ -71,19 +73,26 @@ export class FairOrderRepository {
 
 /** From here on nobody else gives ranks to the user's processes, until the transaction ends. */
 export async function lockShare(transaction: Prisma.TransactionClient, userId: string): Promise<void> {
-  // Without `ON CONFLICT DO UPDATE`, which would take a number of the sequence each time.
   const lock = () => transaction.$queryRaw<unknown[]>`
-    SELECT set_config('idle_in_transaction_session_timeout', ${SILENCE}, true)
-    FROM queue_shares WHERE user_id = ${userId}::uuid FOR UPDATE`;
+    ${newVersion(userId)} RETURNING set_config('idle_in_transaction_session_timeout', ${SILENCE}, true)`;
   if ((await lock()).length > 0) return;
+  // Not `ON CONFLICT DO UPDATE` each time, which would take a number of the sequence each time.
   await transaction.$executeRaw`
     INSERT INTO queue_shares (user_id) VALUES (${userId}::uuid) ON CONFLICT DO NOTHING`;
   await lock();
 }
 
+/** A part of a statement: locks the share as long as it has that version, and answers nothing where it has not. */
+export const shareOfVersion = (userId: string, version: string) =>
+  Prisma.sql`${newVersion(userId)} AND xmin::text = ${version} RETURNING user_id`;
+
+// A row that is written anew, be it with what it was, has another `xmin`.
+const newVersion = (userId: string) =>
+  Prisma.sql`UPDATE queue_shares SET number = number WHERE user_id = ${userId}::uuid`;
+
 /**
  * A statement, or a part of one, that answers one `NextPlace`: behind all that the user has waiting, before the order among these
- * is looked at, and how full the queue is. Needs the lock of the share.
+ * is looked at, and how full the queue is. It holds for as long as the share has its version.
  */
 export const nextPlace = (of: { userId: string; sessionId: string; priority: number }): Prisma.Sql => {
   const { userId, sessionId, priority } = of;
@@ -92,7 +101,7 @@ export const nextPlace = (of: { userId: string; sessionId: string; priority: num
       (SELECT count(*)::int + 1 FROM processes WHERE ${WAITS} AND fair_rank <= place."fairRank") AS position,
       (SELECT json_build_object('all', count(*), 'own', count(*) FILTER (WHERE user_id = ${userId}::uuid))
         FROM processes WHERE status = 'pending') AS pending
-    FROM (SELECT ${FIRST_TURN} + waiting.count * ${turn} AS "fairRank",
+    FROM (SELECT ${FIRST_TURN} + waiting.count * ${turn} AS "fairRank", share.xmin::text AS version,
       coalesce(waiting.has_later OR ${IS_OUT_OF_ORDER}, false) AS "isOutOfOrder"
     FROM queue_clock clock, queue_shares share, (
       SELECT ${SUMMARY},

@@ -7,6 +7,8 @@ const MAX_RECENT_CHARACTERS = 1024 * 1024;
 /** The live end of one log: its last events, and who waits for the next. */
 export class FollowedLog {
   readers = 0;
+  /** How often something was published of it. */
+  words = 0;
   private recent: ProcessEvent[] = [];
   private recentCharacters = 0;
   private lastSeq = 0;
@@ -16,6 +18,7 @@ export class FollowedLog {
 
   /** Takes what was published. A jump in `seq` empties what is kept, so that readers fall back on the database. */
   add(events: ProcessEvent[]): void {
+    this.words += 1;
     for (const event of events) {
       if (event.seq <= this.lastSeq) continue;
       if (event.seq !== this.lastSeq + 1) this.forget();

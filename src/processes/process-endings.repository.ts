@@ -25,8 +25,8 @@ export type Cancelled =
   { kind: 'ended'; events: ProcessEvent[] } | { kind: 'requested' } | { kind: 'too_late' };
 
 /**
- * The edges of the status machine that end a process, or give it back to the queue. Each is one transaction under the lock of
- * the row, so that of two that come together one wins and the other finds it changed.
+ * The edges of the status machine that end a process, or give it back to the queue. Each writes the row as it was read, or, if it
+ * is another by then, reads it again under its lock: of two that come together one wins and the other finds it changed.
  */
 @Injectable()
 export class ProcessEndingsRepository {
@@ -42,10 +42,19 @@ export class ProcessEndingsRepository {
     events: NewProcessEvent[],
     judge: (run: RunHistory) => Verdict,
   ): Promise<Concluded | null> {
+    const condition = Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`;
+    const carryOutAs = (client: Prisma.TransactionClient, found: VersionedProcess) =>
+      carryOut(client, found, events, judge(historyOf(found.row)));
+    const found = await find(this.prisma, condition);
+    if (!found) return null;
+    // An answer to a question for permission is taken in under the lock of the row, and leaves that as it is.
+    if (!asksPermission(found.row)) {
+      const concluded = await unlessChanged(carryOutAs(this.prisma, found));
+      if (concluded) return concluded;
+    }
     return this.prisma.$transaction(async (transaction) => {
-      const condition = Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`;
       const locked = await lock(transaction, condition);
-      return locked && carryOut(transaction, locked, events, judge(historyOf(locked.row)));
+      return locked && carryOutAs(transaction, locked);
     });
   }
 
@@ -56,11 +65,11 @@ export class ProcessEndingsRepository {
    */
   async takeOver({ processId, fence }: Run, judge: (run: RunHistory) => Verdict): Promise<Concluded | null> {
     return this.prisma.$transaction(async (transaction) => {
-      const [taken] = await transaction.$queryRaw<LockedRow[]>`
+      const [taken] = await transaction.$queryRaw<VersionedRow[]>`
         UPDATE processes SET fence = fence + 1
         WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' AND lease_until < now()
-        RETURNING ${ROW}, clock_timestamp() AS now`;
-      const locked = taken ? toLocked(taken) : null;
+        RETURNING ${VERSIONED_ROW}`;
+      const locked = taken ? toVersioned(taken) : null;
       return locked && carryOut(transaction, locked, [], judge(historyOf(locked.row)));
     });
   }
@@ -102,27 +111,27 @@ type Spent = Pick<Outcome, 'usage' | 'costUsd'>;
 
 /** What the attempt has used, and cost: at the prices of its model, where nobody was left to tell. */
 async function spentIn(
-  transaction: Prisma.TransactionClient,
-  locked: LockedProcess,
+  client: Prisma.TransactionClient,
+  found: VersionedProcess,
   events: NewProcessEvent[],
   told: Spent,
 ): Promise<Spent> {
-  const usage = await usageOf(transaction, locked, events, told);
-  const { model } = locked.row;
+  const usage = await usageOf(client, found, events, told);
+  const { model } = found.row;
   return { usage, costUsd: told.costUsd ?? (usage && model ? costOfAll(modelOf(model), usage) : null) };
 }
 
 /** What the attempt has used: as its end tells or, where nobody was left to tell, as far as its log does. */
 async function usageOf(
-  transaction: Prisma.TransactionClient,
-  { row }: LockedProcess,
+  client: Prisma.TransactionClient,
+  { row }: VersionedProcess,
   events: NewProcessEvent[],
   { usage }: Spent,
 ): Promise<Usage | null> {
   if (usage || !row.hasStarted) return usage ?? null;
   const waiting = events.findLast((event) => event.type === 'usage');
   if (waiting) return toUsage(waiting);
-  const [logged] = await transaction.$queryRaw<{ payload: Usage }[]>`
+  const [logged] = await client.$queryRaw<{ payload: Usage }[]>`
     SELECT payload FROM process_events WHERE process_id = ${row.id}::uuid AND type = 'usage' AND seq > (
       SELECT seq FROM process_events
       WHERE process_id = ${row.id}::uuid AND type = 'started' AND (payload->>'attempt')::int = ${row.attempt}
@@ -136,38 +145,61 @@ const toUsage = ({ inputTokens, outputTokens, cacheReadInputTokens, cacheCreatio
   ...{ cacheReadInputTokens, cacheCreationInputTokens },
 });
 
-interface LockedProcess {
+interface VersionedProcess {
   row: ProcessRow;
+  /** Of the row: another as soon as it is written anew. */
+  version: string;
   /** By the database's clock. */
   now: Date;
 }
 
-type LockedRow = ProcessRow & { now: Date };
+type VersionedRow = ProcessRow & { version: string; now: Date };
 
-async function lock(
-  transaction: Prisma.TransactionClient,
+const VERSIONED_ROW = Prisma.sql`${ROW}, processes.xmin::text AS version, clock_timestamp() AS now`;
+
+const toVersioned = ({ version, now, ...row }: VersionedRow): VersionedProcess => ({ row, version, now });
+
+async function find(
+  client: Prisma.TransactionClient,
   condition: Prisma.Sql,
-): Promise<LockedProcess | null> {
-  const [locked] = await transaction.$queryRaw<LockedRow[]>`
-    SELECT ${ROW}, clock_timestamp() AS now FROM processes WHERE ${condition} FOR UPDATE`;
-  return locked ? toLocked(locked) : null;
+  locking = Prisma.empty,
+): Promise<VersionedProcess | null> {
+  const [found] = await client.$queryRaw<VersionedRow[]>`
+    SELECT ${VERSIONED_ROW} FROM processes WHERE ${condition} ${locking}`;
+  return found ? toVersioned(found) : null;
 }
 
-const toLocked = ({ now, ...row }: LockedRow): LockedProcess => ({ row, now });
+const lock = (transaction: Prisma.TransactionClient, condition: Prisma.Sql) =>
+  find(transaction, condition, Prisma.sql`FOR UPDATE`);
+
+/** The row has another version than that which was found. */
+class RowChanged extends Error {
+  override readonly name = 'RowChanged';
+}
+
+/** @returns null where the row has changed */
+const unlessChanged = <T>(writing: Promise<T>): Promise<T | null> =>
+  writing.catch((error: unknown) => {
+    if (error instanceof RowChanged) return null;
+    throw error;
+  });
+
+const asksPermission = ({ request }: ProcessRow) =>
+  (request as { permissionMode?: string }).permissionMode === 'ask';
 
 async function carryOut(
-  transaction: Prisma.TransactionClient,
-  locked: LockedProcess,
+  client: Prisma.TransactionClient,
+  found: VersionedProcess,
   events: NewProcessEvent[],
   verdict: Verdict,
 ): Promise<Concluded> {
-  const last = await closeQuestions(transaction, locked, events);
+  const last = await closeQuestions(client, found, events);
   if (verdict.kind === 'again') {
-    const spent = await spentIn(transaction, locked, events, verdict.spent);
-    return giveBack(transaction, locked, last, { ...verdict, spent });
+    const spent = await spentIn(client, found, events, verdict.spent);
+    return giveBack(client, found, last, { ...verdict, spent });
   }
-  const spent = await spentIn(transaction, locked, events, verdict.outcome);
-  return finish(transaction, locked, last, { ...verdict.outcome, ...spent });
+  const spent = await spentIn(client, found, events, verdict.outcome);
+  return finish(client, found, last, { ...verdict.outcome, ...spent });
 }
 
 const historyOf = (row: ProcessRow): RunHistory => ({
@@ -187,12 +219,12 @@ const sumOf = (row: ProcessRow, { usage = null, costUsd = null }: Spent) => ({
 });
 
 async function finish(
-  transaction: Prisma.TransactionClient,
-  locked: LockedProcess,
+  client: Prisma.TransactionClient,
+  found: VersionedProcess,
   events: NewProcessEvent[],
   outcome: Outcome,
 ): Promise<Concluded> {
-  const { row, now } = locked;
+  const { row, now } = found;
   const finished: ProcessRow = {
     ...row,
     status: outcome.status,
@@ -214,22 +246,23 @@ async function finish(
     finishedAt: now,
   };
   const terminal: NewProcessEvent = { type: outcome.status, process: toProcess(finished, null) };
-  return release(transaction, locked, finished, [...events, terminal]);
+  return release(client, found, finished, [...events, terminal]);
 }
 
 /**
  * Writes what has become of a process that its run, or its place in the queue, is taken from: one statement.
  * @returns the next of its session as well, whose wake-up was spent while what came before it was not over
+ * @throws RowChanged where it is not as it was found any more: then nothing is written
  */
 async function release(
-  transaction: Prisma.TransactionClient,
-  { row: { lastSeq }, now }: LockedProcess,
+  client: Prisma.TransactionClient,
+  { row: { lastSeq }, version, now }: VersionedProcess,
   row: ProcessRow,
   events: NewProcessEvent[],
 ): Promise<Concluded> {
   // A turn, also where its last attempt never got so far.
   const endsTurn = row.finishedAt !== null && row.startedAt !== null;
-  const [written] = await transaction.$queryRaw<[Released]>`
+  const [written] = await client.$queryRaw<[Released]>`
     WITH process AS (
       UPDATE processes SET status = ${row.status}::process_status, attempt = ${row.attempt}, crash_count = ${row.crashCount},
         has_started = ${row.hasStarted}, owner = ${row.owner}, lease_until = ${toTime(row.leaseUntil)},
@@ -239,15 +272,16 @@ async function release(
         cost_usd = ${row.costUsd}, num_turns = ${row.numTurns}, model = ${row.model},
         permission_denials = ${toJson(row.permissionDenials)}::jsonb, files_changed = ${toJson(row.filesChanged)}::jsonb,
         last_seq = ${row.lastSeq}
-      WHERE id = ${row.id}::uuid RETURNING id
+      WHERE id = ${row.id}::uuid AND xmin::text = ${version} RETURNING id
     ), turn AS (
-      UPDATE sessions SET head = head + 1 WHERE id = ${row.sessionId}::uuid AND ${endsTurn}
+      UPDATE sessions SET head = head + 1 WHERE id = ${row.sessionId}::uuid AND ${endsTurn} AND EXISTS (SELECT FROM process)
     ), entries AS (${addedEvents(lastSeq, events)})
-    SELECT (SELECT max("createdAt") FROM entries) AS "createdAt", next.id AS "nextId", next.attempt, next.retry_at AS "retryAt"
+    SELECT EXISTS (SELECT FROM process) AS "isWritten", (SELECT max("createdAt") FROM entries) AS "createdAt", next.id AS "nextId", next.attempt, next.retry_at AS "retryAt"
     FROM (VALUES (true)) one LEFT JOIN (
       SELECT id, attempt, retry_at FROM processes WHERE session_id = ${row.sessionId}::uuid AND status = 'pending'
       ORDER BY created_at, id LIMIT 1
     ) next ON true`;
+  if (!written.isWritten) throw new RowChanged();
   const { createdAt, nextId, attempt, retryAt } = written;
   const afterMs = Math.max(0, (retryAt?.getTime() ?? 0) - now.getTime());
   return {
@@ -257,6 +291,7 @@ async function release(
 }
 
 interface Released {
+  isWritten: boolean;
   /** Null where there were no events. */
   createdAt: Date | null;
   nextId: string | null;
@@ -269,19 +304,19 @@ const toJson = (value: Prisma.JsonValue) => (value === null ? null : JSON.string
 
 /** The last events of a run, followed by the end of what it had asked for and does not need any more. */
 async function closeQuestions(
-  transaction: Prisma.TransactionClient,
-  { row }: LockedProcess,
+  client: Prisma.TransactionClient,
+  { row }: VersionedProcess,
   events: NewProcessEvent[],
 ): Promise<NewProcessEvent[]> {
-  if ((row.request as { permissionMode?: string }).permissionMode !== 'ask') return events;
-  const open = new Set(await findOpenQuestions(transaction, row.id));
+  if (!asksPermission(row)) return events;
+  const open = new Set(await findOpenQuestions(client, row.id));
   for (const event of events) {
     if (event.type === 'permission_requested') open.add(event.permissionId);
     if (event.type === 'permission_resolved') open.delete(event.permissionId);
   }
   if (open.size === 0) return events;
   // What was answered in time, and not delivered, was answered all the same.
-  const answers = await transaction.processCommand.findMany({
+  const answers = await client.processCommand.findMany({
     where: { processId: row.id, permissionId: { in: [...open] } },
     select: { permissionId: true, payload: true, userId: true },
   });
@@ -291,12 +326,12 @@ async function closeQuestions(
 
 /** Back to the queue, to its old place. What a reader saw of a run that is void is followed by `retrying`. */
 async function giveBack(
-  transaction: Prisma.TransactionClient,
-  locked: LockedProcess,
+  client: Prisma.TransactionClient,
+  found: VersionedProcess,
   events: NewProcessEvent[],
   { code, afterMs, isCrash, spent }: Extract<Verdict, { kind: 'again' }>,
 ): Promise<Concluded> {
-  const { row, now } = locked;
+  const { row, now } = found;
   // What nobody was told of was no attempt: its caller's attempts are for what was tried.
   const attempt = code === null ? row.attempt : row.attempt + 1;
   const retryAt = new Date(now.getTime() + afterMs);
@@ -315,6 +350,6 @@ async function giveBack(
     ...sumOf(row, spent),
     lastSeq: row.lastSeq + last.length,
   };
-  const { events: written } = await release(transaction, locked, waiting, last);
+  const { events: written } = await release(client, found, waiting, last);
   return { events: written, next: { id: row.id, attempt, afterMs } };
 }

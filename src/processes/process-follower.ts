@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { isTransient } from '../platform/prisma/database-failure.js';
 import { FollowedLog } from './followed-log.js';
@@ -7,6 +8,8 @@ import { ProcessLogRepository } from './process-log.repository.js';
 
 /** How long a reader may lag where Redis lost a message. */
 const BACKSTOP_MS = 2_000;
+/** How long it is waited for a word of a log, before it is looked up what was committed while nobody listened. */
+const FIRST_WORD_MS = 50;
 /** What a reader that is behind holds in memory: so many events, and no more bytes than that and one event. */
 const PAGE = { limit: 200, maxBytes: 256 * 1024 };
 
@@ -105,12 +108,18 @@ export class ProcessFollower implements OnApplicationShutdown {
     const followed = new FollowedLog(processId);
     this.followed.set(processId, followed);
     this.backstop ??= setInterval(() => void this.lookAgain([...this.followed.keys()]), BACKSTOP_MS);
-    // What was committed before the subscription stood is found by one look after it.
-    this.channel
-      .subscribeEvents(processId, (events) => followed.add(events))
-      .then(() => this.lookAgain([processId]))
-      .catch((err: unknown) => this.logger.debug({ err }));
+    this.listen(followed).catch((err: unknown) => this.logger.debug({ err }));
     return followed;
+  }
+
+  /** What was committed before the subscription stood is found by one look after it, unless what comes next shows the gap. */
+  private async listen(followed: FollowedLog): Promise<void> {
+    const { processId } = followed;
+    await this.channel.subscribeEvents(processId, (events) => followed.add(events));
+    const { words } = followed;
+    await sleep(FIRST_WORD_MS, undefined, { ref: false });
+    if (followed.words === words && this.followed.get(processId) === followed)
+      await this.lookAgain([processId]);
   }
 
   private leave(followed: FollowedLog): void {

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import pg from 'pg';
 import { v7 as uuid } from 'uuid';
 import { startTcpProxy, type TcpProxy } from '../../test/support/tcp-proxy.js';
 import { NO_LIMITS, WriteSide } from '../../test/support/write-side.js';
@@ -69,6 +70,26 @@ describe('a name', () => {
     );
     expect(new Set(submitted.map(idOf)).size).toBe(1);
     expect(kindsOf(submitted).filter((kind) => kind === 'created')).toHaveLength(1);
+    await expectProcesses(1);
+  });
+
+  it('that another server gives to a process while this one writes its own, is the other’s', async () => {
+    // From the second on there is a share, and no lock needed.
+    const first = idOf(await submit());
+    const writer = new pg.Client(side.stores.databaseUrl);
+    await writer.connect();
+    await writer.query('BEGIN');
+    await writer.query('UPDATE queue_shares SET number = number WHERE user_id = $1', [side.userId]);
+    await writer.query(
+      `INSERT INTO idempotency_keys (user_id, key, request_hash, process_id, expires_at)
+       VALUES ($1, 'raced', $2, $3, now() + interval '1 day')`,
+      [side.userId, Buffer.from([1]), first],
+    );
+    const submitted = submit({ key: 'raced' });
+    await side.untilWaitingForLocks(1);
+    await writer.query('COMMIT');
+    await writer.end();
+    expect(await submitted).toEqual({ kind: 'joined', processId: first });
     await expectProcesses(1);
   });
 
@@ -166,12 +187,12 @@ describe('what is answered', () => {
       const { fairRank: _written, ...written } = await side.find(row.id);
       expect(row).toEqual(written);
       expect(submitted.queuePosition).toBe(1);
-      const { createdAt } = row;
       const events = await side.events(row.id);
       expect(submitted.events).toEqual(events);
+      const createdAt = row.createdAt.toISOString();
       expect(events).toMatchObject([
-        { seq: 1, type: 'created', createdAt: createdAt.toISOString(), process: { ...VIEW, lastSeq: 1 } },
-        { seq: 2, type: 'queued', createdAt: createdAt.toISOString(), position: 1 },
+        { seq: 1, type: 'created', process: { ...VIEW, createdAt, lastSeq: 1 } },
+        { seq: 2, type: 'queued', position: 1 },
       ]);
     }
   });
@@ -252,8 +273,16 @@ describe('a submit whose answer is lost', () => {
     await proxy.close();
   });
 
-  it('at the commit is looked for, and found: there is one process', async () => {
-    proxy.swallowAnswers({ to: /COMMIT/, times: 1 });
+  /** Whose user has no share in the queue yet is taken in by a transaction. */
+  const forgetShares = () => side.stores.query('DELETE FROM queue_shares');
+
+  it.each([
+    ['one statement', /WITH share AS/, submit],
+    ['a transaction', /COMMIT/, forgetShares],
+  ])('of %s is looked for, and found: there is one process', async (_way, to, prepare) => {
+    await prepare();
+    await side.clear();
+    proxy.swallowAnswers({ to, times: 1 });
     const submitted = await submit({ by: cutOff });
     expect(proxy.swallowed).toBe(1);
     expect(submitted.kind).toBe('created');
@@ -261,15 +290,22 @@ describe('a submit whose answer is lost', () => {
     expect(await side.eventTypes(idOf(submitted)!)).toEqual(['created', 'queued']);
   });
 
-  it('before the commit has written nothing, and says so', async () => {
-    proxy.swallowAnswers({ to: /WITH session AS/, times: 1 });
+  it.each([
+    ['the look at the queue', /SELECT place/, submit],
+    ['a statement of a transaction', /WITH share AS/, forgetShares],
+  ])('of %s has written nothing, and says so', async (_way, to, prepare) => {
+    await prepare();
+    await side.clear();
+    proxy.swallowAnswers({ to, times: 1 });
     await expect(submit({ by: cutOff })).rejects.toThrow();
     expect(proxy.swallowed).toBe(1);
     await expectProcesses(0);
   });
 
   it('and cannot be looked for is joined by whoever asks again by its name', async () => {
-    proxy.swallowAnswers({ to: /COMMIT/, times: 1 });
+    await submit();
+    await side.clear();
+    proxy.swallowAnswers({ to: /WITH share AS/, times: 1 });
     const lost = submit({ key: 'lost', by: cutOff });
     lost.catch(() => undefined);
     while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));

@@ -3,8 +3,14 @@ import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
-import { sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
-import { giveOutTurns, lockShare, type NextPlace, nextPlace } from './fair-order.repository.js';
+import { openSession, sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
+import {
+  giveOutTurns,
+  lockShare,
+  type NextPlace,
+  nextPlace,
+  shareOfVersion,
+} from './fair-order.repository.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
 import { addedEvents, insertEvents, placeEvents } from './process-log.repository.js';
 import { type NewProcess, newRow } from './process-row.repository.js';
@@ -57,9 +63,12 @@ interface Created {
   events: ProcessEvent[];
 }
 
-export type Submitted = Joined | Created | { kind: 'full'; of: 'user' | 'all' };
+/** Why nothing is made. */
+type Refusal = Joined | { kind: 'full'; of: 'user' | 'all' };
 
-/** Takes processes in: one transaction for all that a submit writes. */
+export type Submitted = Created | Refusal;
+
+/** Takes processes in: all that a submit writes, or nothing. */
 @Injectable()
 export class ProcessSubmissionsRepository {
   constructor(
@@ -77,23 +86,16 @@ export class ProcessSubmissionsRepository {
   /**
    * Writes the process, its session, the first entries of its log, its place in the queue and its name, or finds that the name
    * or the queue stands against it. When the answer to the commit is lost, looks before it concludes: the second try waits for
-   * whatever is left of the first, which holds the lock of the user's share.
+   * whatever is left of the first, which holds the lock of the user's share, and leaves it a share of another version.
    * @throws SubmitUnanswered
    */
   async submit(submission: Submission): Promise<Submitted> {
-    const { userId, session } = submission.process;
     const commit = { wasTried: false };
     let giveUpAt: number | null = null;
     for (;;) {
       try {
-        return await this.prisma.$transaction(async (transaction) => {
-          const submitted = await write(transaction, submission, {
-            mayBeWritten: commit.wasTried,
-            openSession: () => this.sessions.open(transaction, userId, session),
-          });
-          commit.wasTried = true;
-          return submitted;
-        });
+        const submitted = commit.wasTried ? null : await this.tryAtOnce(submission, commit);
+        return submitted ?? (await this.submitLocked(submission, commit));
       } catch (error) {
         if (!isTransient(error) || (isStoreOutage(error) && !commit.wasTried)) throw error;
         giveUpAt ??= performance.now() + PATIENCE_MS;
@@ -103,44 +105,70 @@ export class ProcessSubmissionsRepository {
       }
     }
   }
-}
 
-async function write(
-  transaction: Prisma.TransactionClient,
-  { process, named, limits }: Submission,
-  { mayBeWritten, openSession }: { mayBeWritten: boolean; openSession: () => Promise<Prisma.Sql> },
-): Promise<Submitted> {
-  const { id, userId } = process;
-  await lockShare(transaction, userId);
-  const row = mayBeWritten ? await transaction.process.findUnique({ where: { id } }) : null;
-  if (row) return { kind: 'created', row, queuePosition: await countUpTo(transaction, id), events: [] };
-  const { joined, now, ...place } = await look(transaction, process, named);
-  if (joined) return joined;
-  const full = fullOf(place, limits);
-  if (full) return { kind: 'full', of: full };
-  const session = await openSession();
-  return create(transaction, { row: newRow(process, { ...place, createdAt: now }), session, named }, place);
+  /**
+   * Without a transaction, in the hope that nobody gives the user's processes ranks between the look and the write.
+   * @returns null where somebody has, or more is to be written than one statement can
+   */
+  private async tryAtOnce(
+    { process, named, limits }: Submission,
+    commit: { wasTried: boolean },
+  ): Promise<Submitted | null> {
+    const look = await lookFor(this.prisma, process, named);
+    if (!look) return null;
+    const refusal = refusalOf(look, limits);
+    if (refusal) return refusal;
+    if (look.isOutOfOrder || process.session.kind === 'forked') return null;
+    commit.wasTried = true;
+    const created = await createAt(this.prisma, { process, named }, look);
+    if (!created) commit.wasTried = false;
+    return created;
+  }
+
+  private async submitLocked(
+    { process, named, limits }: Submission,
+    commit: { wasTried: boolean },
+  ): Promise<Submitted> {
+    const { id, userId, session } = process;
+    return this.prisma.$transaction(async (transaction) => {
+      await lockShare(transaction, userId);
+      const row = commit.wasTried ? await transaction.process.findUnique({ where: { id } }) : null;
+      if (row) return { kind: 'created', row, queuePosition: await countUpTo(transaction, id), events: [] };
+      const look = await lookFor(transaction, process, named);
+      if (!look) throw new Error('The table queue_clock has lost its row.');
+      const refusal = refusalOf(look, limits);
+      if (refusal) return refusal;
+      if (session.kind === 'forked') await this.sessions.makeFork(transaction, userId, session);
+      const create = look.isOutOfOrder ? createOutOfOrder : createAt;
+      const created = await create(transaction, { process, named }, look);
+      if (!created) throw new Error('The lock of a share was not kept.');
+      commit.wasTried = true;
+      return created;
+    });
+  }
 }
 
 interface Look extends NextPlace {
   /** What the name stands for already. */
   joined: Joined | null;
-  /** When the transaction began, by the database's clock, which all servers share. */
+  /** By the database's clock, which all servers share. */
   now: Date;
 }
 
-/** All that is to be known before a process is written: one statement, since each is a part of what a caller waits for. */
-async function look(
-  transaction: Prisma.TransactionClient,
+/**
+ * All that is to be known before a process is written: one statement, since each is a part of what a caller waits for.
+ * @returns null where the user has no share yet
+ */
+async function lookFor(
+  client: Prisma.TransactionClient,
   { userId, session, priority }: NewProcess,
   named: NamedRequest | null,
-): Promise<Look> {
+): Promise<Look | null> {
   const joined = named ? joinedBy(userId, named) : Prisma.sql`NULL::json`;
-  const [seen] = await transaction.$queryRaw<Look[]>`
+  const [look] = await client.$queryRaw<Look[]>`
     SELECT place.*, now()::timestamptz(3) AS now, (${joined}) AS joined
     FROM (${nextPlace({ userId, sessionId: session.id, priority })}) place`;
-  if (!seen) throw new Error('The table queue_clock has lost its row.');
-  return seen;
+  return look ?? null;
 }
 
 /** A part of a statement that answers a `Joined`, or nothing where the name stands for nothing. */
@@ -149,57 +177,74 @@ const joinedBy = (userId: string, { key, requestHash }: NamedRequest) => Prisma.
     ELSE json_build_object('kind', 'key_reused') END
   FROM idempotency_keys WHERE user_id = ${userId}::uuid AND key = ${key} AND expires_at > now()`;
 
-interface Creation {
-  row: ProcessRow;
-  session: Prisma.Sql;
-  named: NamedRequest | null;
+type Creation = Pick<Submission, 'process' | 'named'>;
+
+/** Makes a process at the place that was seen. @returns null where that place is not sure any more */
+async function createAt(
+  client: Prisma.TransactionClient,
+  creation: Creation,
+  look: Look,
+): Promise<Created | null> {
+  const row = rowOf(creation, look);
+  const queuePosition = look.position;
+  const events = firstEvents(row, queuePosition);
+  const inserted = await insert(client, creation, { row, version: look.version, events });
+  if (!inserted) return null;
+  const log = { processId: row.id, lastSeq: 0 };
+  return { kind: 'created', row, queuePosition, events: placeEvents(log, events, inserted.loggedAt) };
 }
 
-async function create(
+/** As `createAt`, in a transaction that holds the lock of the share, and gives the user's turns out anew. */
+async function createOutOfOrder(
   transaction: Prisma.TransactionClient,
   creation: Creation,
-  place: NextPlace,
-): Promise<Created> {
-  const { row } = creation;
-  const log = { processId: row.id, lastSeq: 0 };
-  if (!place.isOutOfOrder) {
-    const queuePosition = place.position;
-    const events = firstEvents(row, queuePosition);
-    await insert(transaction, creation, events);
-    return { kind: 'created', row, queuePosition, events: placeEvents(log, events, row.createdAt) };
-  }
-  await insert(transaction, creation, []);
+  look: Look,
+): Promise<Created | null> {
+  const row = rowOf(creation, look);
+  if (!(await insert(transaction, creation, { row, version: look.version, events: [] }))) return null;
   await giveOutTurns(transaction, row.userId);
   const queuePosition = await countUpTo(transaction, row.id);
+  const log = { processId: row.id, lastSeq: 0 };
   const events = await insertEvents(transaction, log, firstEvents(row, queuePosition));
   return { kind: 'created', row, queuePosition, events };
 }
+
+const rowOf = ({ process }: Creation, { fairRank, now }: Look) =>
+  newRow(process, { fairRank, createdAt: now });
 
 const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
   { type: 'created', process: toProcess({ ...row, lastSeq: 1 }, position) },
   { type: 'queued', position },
 ];
 
-/** The session, the process, its first events and its name: one statement. @throws AppError `session_not_found` */
+/**
+ * The session, the process, its first events and its name: one statement.
+ * @returns null where the share has another version by now: then nothing is written
+ * @throws AppError `session_not_found`
+ */
 async function insert(
-  transaction: Prisma.TransactionClient,
-  { row, session, named }: Creation,
-  events: NewProcessEvent[],
-): Promise<void> {
+  client: Prisma.TransactionClient,
+  { process, named }: Creation,
+  { row, version, events }: { row: ProcessRow; version: string; events: NewProcessEvent[] },
+): Promise<{ loggedAt: Date } | null> {
   const name = named ? Prisma.sql`, name AS (${keptName(row.userId, named)})` : Prisma.empty;
+  const session = openSession(row.userId, process.session, Prisma.sql`EXISTS (SELECT FROM share)`);
   // What the table gives to a column that is not named here is what `newRow` says.
-  const inserted = await transaction.$queryRaw<unknown[]>`
-    WITH session AS (${session}), process AS (
+  const [inserted] = await client.$queryRaw<[{ isInTime: boolean; isMade: boolean; loggedAt: Date }]>`
+    WITH share AS (${shareOfVersion(row.userId, version)}), session AS (${session}), process AS (
       INSERT INTO processes (id, user_id, session_id, prompt, prompt_preview, request, metadata, priority, max_attempts, retry_on,
-        queue_deadline, fair_rank, last_seq, demo)
+        queue_deadline, created_at, fair_rank, last_seq, demo)
       SELECT ${row.id}::uuid, ${row.userId}::uuid, session.id, ${row.prompt}, ${row.promptPreview},
         ${JSON.stringify(row.request)}::jsonb, ${JSON.stringify(row.metadata)}::jsonb, ${row.priority}, ${row.maxAttempts},
-        ${row.retryOn}::text[], ${row.queueDeadline?.toISOString() ?? null}::timestamptz, ${row.fairRank}, ${row.lastSeq},
-        ${row.demo}
-      FROM session RETURNING id
+        ${row.retryOn}::text[], ${row.queueDeadline?.toISOString() ?? null}::timestamptz, ${row.createdAt.toISOString()}::timestamptz,
+        ${row.fairRank}, ${row.lastSeq}, ${row.demo}
+      FROM share, session RETURNING id
     ), entries AS (${addedEvents(0, events)})${name}
-    SELECT id FROM process`;
-  if (inserted.length === 0) throw sessionNotFound(row.sessionId);
+    SELECT EXISTS (SELECT FROM share) AS "isInTime", EXISTS (SELECT FROM process) AS "isMade",
+      now()::timestamptz(3) AS "loggedAt"`;
+  if (!inserted.isInTime) return null;
+  if (!inserted.isMade) throw sessionNotFound(row.sessionId);
+  return inserted;
 }
 
 /** A part of a statement: keeps a name for the process, in place of one that has expired, if need be. */
@@ -213,10 +258,8 @@ const keptName = (userId: string, { key, requestHash, keptMs }: NamedRequest) =>
  * Exact for a user, whose submits come one after the other. Others' that are being written at the same moment are not seen: over
  * all users there may be as many too many as the servers have connections to the database.
  */
-function fullOf(
-  { pending: { all, own } }: Pick<NextPlace, 'pending'>,
-  limits: QueueLimits,
-): 'user' | 'all' | null {
-  if (own >= limits.maxPendingPerUser) return 'user';
-  return all >= limits.maxPending ? 'all' : null;
+function refusalOf({ joined, pending: { all, own } }: Look, limits: QueueLimits): Refusal | null {
+  if (joined) return joined;
+  if (own >= limits.maxPendingPerUser) return { kind: 'full', of: 'user' };
+  return all >= limits.maxPending ? { kind: 'full', of: 'all' } : null;
 }

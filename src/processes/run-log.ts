@@ -105,7 +105,7 @@ export class RunLog {
   }
 
   /**
-   * Writes what still waits and what becomes of the process, in one transaction.
+   * Writes what still waits and what becomes of the process, all or nothing.
    * @throws RunLost
    * @throws Error once, when the log could not be written: the run has another end then
    */

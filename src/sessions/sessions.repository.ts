@@ -126,9 +126,13 @@ export class SessionsRepository {
   }
 }
 
-/** A part of a statement: makes a session, and answers its id. */
-export const madeSession = ({ id, userId }: { id: string; userId: string }) => Prisma.sql`
-  INSERT INTO sessions (id, user_id, workspace_key) VALUES (${id}::uuid, ${userId}::uuid, ${id}) RETURNING id`;
+/** A part of a statement: makes a session under a condition, and answers its id. */
+export const madeSession = (
+  { id, userId }: { id: string; userId: string },
+  condition: Prisma.Sql,
+) => Prisma.sql`
+  INSERT INTO sessions (id, user_id, workspace_key)
+  SELECT ${id}::uuid, ${userId}::uuid, ${id} WHERE ${condition} RETURNING id`;
 
 /**
  * A part of a statement: answers the id of a session if there is one, and sees to it that it is not deleted before the

@@ -104,23 +104,16 @@ export class SessionsService {
   }
 
   /**
-   * Opens the session of a process within the transaction that makes the process.
-   * @returns a part of the statement that makes it: it answers the id of the session, or nothing where there is none
+   * Makes the fork that a process asks for, within the transaction that makes the process.
    * @throws AppError
    */
-  async open(
+  async makeFork(
     transaction: Transaction,
     userId: string,
-    session: SessionChoice,
-  ): Promise<ReturnType<typeof heldSession>> {
-    const { id } = session;
-    if (session.kind === 'new') return madeSession({ id, userId });
-    if (session.kind === 'forked') {
-      const { originId } = session;
-      const fork = { id, userId, originId, head: null, title: null };
-      requireForked(await this.sessions.forkWithin(transaction, fork), originId);
-    }
-    return heldSession({ id, userId });
+    { id, originId }: Extract<SessionChoice, { kind: 'forked' }>,
+  ): Promise<void> {
+    const fork = { id, userId, originId, head: null, title: null };
+    requireForked(await this.sessions.forkWithin(transaction, fork), originId);
   }
 }
 
@@ -148,3 +141,14 @@ function requireForked(forked: Awaited<ReturnType<SessionsRepository['fork']>>, 
     }
   }
 }
+
+/**
+ * Opens the session of a process that is being made: a part of the statement that makes it, which answers the id of the session,
+ * or nothing where there is none.
+ * @param condition under which one is made; a fork is there already
+ */
+export const openSession = (
+  userId: string,
+  { kind, id }: SessionChoice,
+  condition: Parameters<typeof madeSession>[1],
+) => (kind === 'new' ? madeSession({ id, userId }, condition) : heldSession({ id, userId }));
