@@ -175,7 +175,7 @@ describe('while PostgreSQL is away for longer than a lease can do without it', (
       { attempt: 2, code: 'worker_lost' },
       { attempt: 3, code: 'worker_lost' },
     ]);
-    expect(await stores.query('SELECT crash_count FROM processes')).toEqual([{ crash_count: 0 }]);
+    expect(await stores.query('SELECT loss_count FROM processes')).toEqual([{ loss_count: 0 }]);
   });
 
   it.each(['cut', 'blackHole'] as const)(

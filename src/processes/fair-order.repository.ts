@@ -38,7 +38,7 @@ export interface NextPlace {
   position: number;
   /** How many are pending, for whatever reason: of all users, and of this one. */
   pending: { all: number; own: number };
-  /** That of the user's share: it is another as soon as somebody has given a rank to a process of theirs. */
+  /** That of the user's share: as long as it is the same, nobody has given a rank, or a name, to a process of theirs. */
   version: string;
 }
 
@@ -82,9 +82,14 @@ export async function lockShare(transaction: Prisma.TransactionClient, userId: s
   await lock();
 }
 
-/** A part of a statement: locks the share as long as it has that version, and answers nothing where it has not. */
-export const shareOfVersion = (userId: string, version: string) =>
-  Prisma.sql`${newVersion(userId)} AND xmin::text = ${version} RETURNING user_id`;
+/** A part of a statement: locks the share if it has that version and not more wait than may, and answers nothing otherwise. */
+export const shareOfVersion = (
+  userId: string,
+  version: string,
+  { maxPending }: { maxPending: number },
+) => Prisma.sql`
+  ${newVersion(userId)} AND xmin::text = ${version}
+    AND (SELECT count(*) FROM processes WHERE status = 'pending') < ${maxPending} RETURNING user_id`;
 
 // A row that is written anew, be it with what it was, has another `xmin`.
 const newVersion = (userId: string) =>
@@ -92,7 +97,8 @@ const newVersion = (userId: string) =>
 
 /**
  * A statement, or a part of one, that answers one `NextPlace`: behind all that the user has waiting, before the order among these
- * is looked at, and how full the queue is. It holds for as long as the share has its version.
+ * is looked at, and how full the queue is. Nobody else gives the user a rank or a name for as long as
+ * the share has its version.
  */
 export const nextPlace = (of: { userId: string; sessionId: string; priority: number }): Prisma.Sql => {
   const { userId, sessionId, priority } = of;

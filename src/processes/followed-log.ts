@@ -7,8 +7,7 @@ const MAX_RECENT_CHARACTERS = 1024 * 1024;
 /** The live end of one log: its last events, and who waits for the next. */
 export class FollowedLog {
   readers = 0;
-  /** How often something was published of it. */
-  words = 0;
+  firstLook: NodeJS.Timeout | undefined;
   private recent: ProcessEvent[] = [];
   private recentCharacters = 0;
   private lastSeq = 0;
@@ -16,9 +15,12 @@ export class FollowedLog {
 
   constructor(readonly processId: string) {}
 
-  /** Takes what was published. A jump in `seq` empties what is kept, so that readers fall back on the database. */
-  add(events: ProcessEvent[]): void {
-    this.words += 1;
+  /**
+   * Takes what was published. A jump in `seq` empties what is kept, so that readers fall back on the database.
+   * @returns whether it is news
+   */
+  add(events: ProcessEvent[]): boolean {
+    const before = this.lastSeq;
     for (const event of events) {
       if (event.seq <= this.lastSeq) continue;
       if (event.seq !== this.lastSeq + 1) this.forget();
@@ -26,6 +28,7 @@ export class FollowedLog {
       this.lastSeq = event.seq;
     }
     this.wake();
+    return this.lastSeq > before;
   }
 
   /** The log was looked up: it has come so far. */

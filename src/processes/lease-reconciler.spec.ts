@@ -36,7 +36,7 @@ class Bench {
     {
       findExpired: () => this.answer(() => this.expired.map((processId) => ({ processId, fence: 1 }))),
       findOverdue: () => this.answer(() => this.overdue),
-      findEligible: () => this.answer(() => this.eligible.map((id) => ({ id, attempt: 1 }))),
+      findEligible: () => this.answer(() => this.eligible.map((id) => ({ id }))),
     } as unknown as ProcessClaimsRepository,
     {
       takeOver: ({ processId }: Run) => this.answer(() => this.mend('expired', processId)),

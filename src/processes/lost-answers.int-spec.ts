@@ -96,7 +96,7 @@ describe('a write whose answer is lost', () => {
     await side.endRetryPause(run.processId);
     expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 2, costUsd: 0.25 });
     expect(await texts(run.processId)).toEqual(['started', 'retrying']);
-    expect(await side.claims.findEligible(10)).toEqual([{ id: run.processId, attempt: 2 }]);
+    expect(await side.claims.findEligible(10)).toEqual([{ id: run.processId }]);
   });
 
   it('an ending that the reconciler came before: its own stays', async () => {
@@ -231,7 +231,7 @@ describe('a write whose answer is lost', () => {
       stop.push(() => void strays.stop());
       await expect(worker.runNext()).rejects.toThrow('Connection terminated');
       expect(await givenBack).toMatchObject([{ id }]);
-      expect(await side.find(id)).toMatchObject({ status: 'pending', attempt: 1, crashCount: 0 });
+      expect(await side.find(id)).toMatchObject({ status: 'pending', attempt: 1, lossCount: 0 });
     });
 
     it('the renewal of a lease: it holds, and the run goes on', async () => {

@@ -81,9 +81,9 @@ export class ProcessClaimsRepository {
   }
 
   /** Those that may run now, the next first. */
-  findEligible(limit: number): Promise<{ id: string; attempt: number }[]> {
+  findEligible(limit: number): Promise<{ id: string }[]> {
     return this.prisma.$queryRaw`
-      SELECT id, attempt FROM processes candidate WHERE ${ELIGIBLE}
+      SELECT id FROM processes candidate WHERE ${ELIGIBLE}
       ORDER BY candidate.fair_rank, candidate.id LIMIT ${limit}`;
   }
 

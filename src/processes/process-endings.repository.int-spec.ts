@@ -112,7 +112,7 @@ describe('the end of a run', () => {
       await side.submit({ session, priority: 9 });
       await side.submit();
       expect(await side.endings.conclude(run, [], end())).toMatchObject({
-        next: { id: next, attempt: 1, afterMs: 0 },
+        next: { id: next, afterMs: 0 },
       });
     });
 
@@ -162,12 +162,13 @@ describe('the end of a run', () => {
       const before = await side.find(run.processId);
       expect(await side.endings.conclude(run, [], afterLoss)).toEqual({
         events: [],
-        next: { id: run.processId, attempt: 1, afterMs: 0 },
+        next: { id: run.processId, afterMs: 0 },
       });
       expect(await side.find(run.processId)).toMatchObject({
         status: 'pending',
         attempt: 1,
-        crashCount: 1,
+        crashCount: 0,
+        lossCount: 1,
         owner: null,
         leaseUntil: null,
         retryAt: null,
@@ -181,7 +182,7 @@ describe('the end of a run', () => {
     it('by a drain: what never started goes back, and no crash is counted', async () => {
       const run = await side.run();
       await side.endings.conclude(run, [], (history) => afterDrain(history, OVERLOADED));
-      expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 1, crashCount: 0 });
+      expect(await side.find(run.processId)).toMatchObject({ status: 'pending', attempt: 1, lossCount: 0 });
     });
 
     it('by a retry: the log says when, what was used is kept, and it is not claimed before', async () => {
@@ -199,7 +200,7 @@ describe('the end of a run', () => {
         finishedAt: null,
         lastSeq: 5,
       });
-      expect(concluded?.next).toEqual({ id: run.processId, attempt: 2, afterMs: 1_000 });
+      expect(concluded?.next).toEqual({ id: run.processId, afterMs: 1_000 });
       expect(concluded?.events.map(({ seq, type }) => [seq, type])).toEqual([
         [4, 'text'],
         [5, 'retrying'],
@@ -310,7 +311,12 @@ describe('the end of a run', () => {
     it('ends with the fifth worker that was lost before it had begun, for what asks for no second run too', async () => {
       const id = await side.submit();
       for (const lostBefore of [0, 1, 2, 3, 4]) {
-        expect(await side.find(id)).toMatchObject({ status: 'pending', attempt: 1, crashCount: lostBefore });
+        expect(await side.find(id)).toMatchObject({
+          status: 'pending',
+          attempt: 1,
+          crashCount: 0,
+          lossCount: lostBefore,
+        });
         const { fence } = await side.claim();
         await side.reconcile({ processId: id, fence });
       }
@@ -507,7 +513,8 @@ describe('the end of a run', () => {
   it('of a run is not kept from others by a server that was cut off while it wrote it', async () => {
     const proxy = await startTcpProxy(side.stores.databaseUrl);
     const cutOff = side.by(proxy.url);
-    const run = await side.startedRun();
+    // What asks for permission is ended under a lock.
+    const run = await side.startedRun({ request: { permissionMode: 'ask' } });
     let hasLocked: () => void = () => undefined;
     const locked = new Promise<void>((resolve) => (hasLocked = resolve));
     const lost = cutOff.endings.conclude(run, [], (history) => {
@@ -518,6 +525,25 @@ describe('the end of a run', () => {
     lost.catch(() => undefined); // nobody answers it, and at the end the connection is reset
     await locked;
     expect(await side.endings.conclude(run, [], afterLoss)).not.toBeNull();
+    expect(await side.eventTypes(run.processId)).toEqual(['created', 'queued', 'started', 'failed']);
+    await proxy.close();
+    await cutOff.prisma.$disconnect();
+  });
+
+  it('that comes late, after another, is written no more', async () => {
+    const proxy = await startTcpProxy(side.stores.databaseUrl);
+    const cutOff = side.by(proxy.url);
+    await cutOff.prisma.ping();
+    const run = await side.startedRun();
+    proxy.strandRequests({ to: /WITH process AS/, times: 1 });
+    await expect(cutOff.endings.conclude(run, [], ending(COMPLETED))).rejects.toThrow();
+    expect(await side.endings.conclude(run, [], afterLoss)).not.toBeNull();
+    proxy.restore();
+    while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));
+    expect(await side.find(run.processId)).toMatchObject({
+      status: 'failed',
+      error: { code: 'worker_lost' },
+    });
     expect(await side.eventTypes(run.processId)).toEqual(['created', 'queued', 'started', 'failed']);
     await proxy.close();
     await cutOff.prisma.$disconnect();

@@ -17,7 +17,7 @@ import type { RunHistory, Verdict } from './run-verdict.js';
 export interface Concluded {
   events: ProcessEvent[];
   /** What waits for a wake-up now, if anything: the next attempt, or the next of the session. */
-  next: { id: string; attempt: number; afterMs: number } | null;
+  next: { id: string; afterMs: number } | null;
 }
 
 /** What became of a wish to cancel. */
@@ -47,7 +47,8 @@ export class ProcessEndingsRepository {
       carryOut(client, found, events, judge(historyOf(found.row)));
     const found = await find(this.prisma, condition);
     if (!found) return null;
-    // An answer to a question for permission is taken in under the lock of the row, and leaves that as it is.
+    // What an ending must see has to write the row anew, as a cancel does. An answer to a question for permission does not: it is
+    // taken in under the lock of the row.
     if (!asksPermission(found.row)) {
       const concluded = await unlessChanged(carryOutAs(this.prisma, found));
       if (concluded) return concluded;
@@ -208,6 +209,7 @@ const historyOf = (row: ProcessRow): RunHistory => ({
   retryOn: row.retryOn,
   hasStarted: row.hasStarted,
   crashCount: row.crashCount,
+  lossCount: row.lossCount,
   cancelRequested: row.cancelRequestedAt !== null,
   queueTimeoutMs: row.queueDeadline && row.queueDeadline.getTime() - row.createdAt.getTime(),
 });
@@ -265,6 +267,7 @@ async function release(
   const [written] = await client.$queryRaw<[Released]>`
     WITH process AS (
       UPDATE processes SET status = ${row.status}::process_status, attempt = ${row.attempt}, crash_count = ${row.crashCount},
+        loss_count = ${row.lossCount},
         has_started = ${row.hasStarted}, owner = ${row.owner}, lease_until = ${toTime(row.leaseUntil)},
         retry_at = ${toTime(row.retryAt)}, cancel_requested_at = ${toTime(row.cancelRequestedAt)},
         finished_at = ${toTime(row.finishedAt)}, result = ${row.result}, structured_result = ${toJson(row.structuredResult)}::json,
@@ -276,17 +279,17 @@ async function release(
     ), turn AS (
       UPDATE sessions SET head = head + 1 WHERE id = ${row.sessionId}::uuid AND ${endsTurn} AND EXISTS (SELECT FROM process)
     ), entries AS (${addedEvents(lastSeq, events)})
-    SELECT EXISTS (SELECT FROM process) AS "isWritten", (SELECT max("createdAt") FROM entries) AS "createdAt", next.id AS "nextId", next.attempt, next.retry_at AS "retryAt"
+    SELECT EXISTS (SELECT FROM process) AS "isWritten", (SELECT max("createdAt") FROM entries) AS "createdAt", next.id AS "nextId", next.retry_at AS "retryAt"
     FROM (VALUES (true)) one LEFT JOIN (
-      SELECT id, attempt, retry_at FROM processes WHERE session_id = ${row.sessionId}::uuid AND status = 'pending'
+      SELECT id, retry_at FROM processes WHERE session_id = ${row.sessionId}::uuid AND status = 'pending'
       ORDER BY created_at, id LIMIT 1
     ) next ON true`;
   if (!written.isWritten) throw new RowChanged();
-  const { createdAt, nextId, attempt, retryAt } = written;
+  const { createdAt, nextId, retryAt } = written;
   const afterMs = Math.max(0, (retryAt?.getTime() ?? 0) - now.getTime());
   return {
     events: placeEvents({ processId: row.id, lastSeq }, events, createdAt ?? undefined),
-    next: nextId === null ? null : { id: nextId, attempt, afterMs },
+    next: nextId === null ? null : { id: nextId, afterMs },
   };
 }
 
@@ -295,7 +298,6 @@ interface Released {
   /** Null where there were no events. */
   createdAt: Date | null;
   nextId: string | null;
-  attempt: number;
   retryAt: Date | null;
 }
 
@@ -329,7 +331,7 @@ async function giveBack(
   client: Prisma.TransactionClient,
   found: VersionedProcess,
   events: NewProcessEvent[],
-  { code, afterMs, isCrash, spent }: Extract<Verdict, { kind: 'again' }>,
+  { code, afterMs, isLoss, spent }: Extract<Verdict, { kind: 'again' }>,
 ): Promise<Concluded> {
   const { row, now } = found;
   // What nobody was told of was no attempt: its caller's attempts are for what was tried.
@@ -346,10 +348,11 @@ async function giveBack(
     leaseUntil: null,
     hasStarted: false,
     retryAt: afterMs > 0 ? retryAt : null,
-    crashCount: row.crashCount + (isCrash ? 1 : 0),
+    crashCount: row.crashCount + (isLoss && row.hasStarted ? 1 : 0),
+    lossCount: row.lossCount + (isLoss ? 1 : 0),
     ...sumOf(row, spent),
     lastSeq: row.lastSeq + last.length,
   };
   const { events: written } = await release(client, found, waiting, last);
-  return { events: written, next: { id: row.id, attempt, afterMs } };
+  return { events: written, next: { id: row.id, afterMs } };
 }

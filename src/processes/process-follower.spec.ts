@@ -25,6 +25,7 @@ class FakeLog {
   isDatabaseAway = false;
   isRedisAway = false;
   reads = 0;
+  looks = 0;
   private listener: ((events: ProcessEvent[]) => void) | null = null;
   private untilSubscribed: (() => void)[] = [];
 
@@ -33,7 +34,10 @@ class FakeLog {
       this.reads += 1;
       return this.answer(() => this.committed.slice(after, after + limit));
     },
-    lastSeqs: () => this.answer(() => new Map([[ID, this.committed.length]])),
+    lastSeqs: () => {
+      this.looks += 1;
+      return this.answer(() => new Map([[ID, this.committed.length]]));
+    },
   } as unknown as ProcessLogRepository;
 
   readonly channel = {
@@ -246,6 +250,64 @@ describe('a reader of a log', () => {
       await settle();
     }
     expect([from0?.seen, from2?.seen, log.reads]).toEqual([seqsAfter(0), seqsAfter(2), 0]);
+  });
+
+  describe('once the subscription stands', () => {
+    const FIRST_LOOK_MS = 50;
+    const follow = (known: ProcessEvent[] = []) => {
+      const log = new FakeLog();
+      log.isRedisAway = true;
+      const follower = new ProcessFollower(log.repository, log.channel);
+      const reader = new Reader(follower, 0, () => Promise.resolve(), known);
+      return { log, follower, reader };
+    };
+    const known = [eventOf(1), eventOf(2)];
+
+    it('looks up what was committed before, if it hears nothing', async () => {
+      const { log, reader } = follow(known);
+      log.commit(3);
+      log.bringRedisBack();
+      await settle();
+      expect([reader.seen, log.looks]).toEqual([[1, 2], 0]);
+      await jest.advanceTimersByTimeAsync(FIRST_LOOK_MS);
+      await settle();
+      expect([reader.seen, log.looks]).toEqual([[1, 2, 3], 1]);
+      await reader.leave();
+    });
+
+    it('does so also where others come, or hear again what is known', async () => {
+      const { log, follower, reader } = follow(known);
+      log.commit(3);
+      log.bringRedisBack();
+      await settle();
+      const another = new Reader(follower, 0, () => Promise.resolve());
+      log.tell(known);
+      await jest.advanceTimersByTimeAsync(FIRST_LOOK_MS);
+      await settle();
+      expect([reader.seen, another.seen, log.looks]).toEqual([[1, 2, 3], [1, 2, 3], 1]);
+      for (const each of [reader, another]) await each.leave();
+    });
+
+    it('does not where news come, which show what is missing', async () => {
+      const { log, reader } = follow(known);
+      log.commit(3);
+      log.bringRedisBack();
+      await settle();
+      log.tell(log.commit(1));
+      await jest.advanceTimersByTimeAsync(FIRST_LOOK_MS);
+      expect([reader.seen, log.looks]).toEqual([[1, 2, 3, 4], 0]);
+      await reader.leave();
+    });
+
+    it('does not for who has left', async () => {
+      const { log, reader } = follow(known);
+      await settle();
+      await reader.leave();
+      log.bringRedisBack();
+      await settle();
+      expect(jest.getTimerCount()).toBe(0);
+      expect(log.looks).toBe(0);
+    });
   });
 
   it('lets go of the subscription when it stops', async () => {

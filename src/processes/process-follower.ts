@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { isTransient } from '../platform/prisma/database-failure.js';
 import { FollowedLog } from './followed-log.js';
@@ -115,16 +114,17 @@ export class ProcessFollower implements OnApplicationShutdown {
   /** What was committed before the subscription stood is found by one look after it, unless what comes next shows the gap. */
   private async listen(followed: FollowedLog): Promise<void> {
     const { processId } = followed;
-    await this.channel.subscribeEvents(processId, (events) => followed.add(events));
-    const { words } = followed;
-    await sleep(FIRST_WORD_MS, undefined, { ref: false });
-    if (followed.words === words && this.followed.get(processId) === followed)
-      await this.lookAgain([processId]);
+    await this.channel.subscribeEvents(processId, (events) => {
+      if (followed.add(events)) clearTimeout(followed.firstLook);
+    });
+    if (this.followed.get(processId) !== followed) return;
+    followed.firstLook = setTimeout(() => void this.lookAgain([processId]), FIRST_WORD_MS);
   }
 
   private leave(followed: FollowedLog): void {
     followed.readers -= 1;
     if (followed.readers > 0) return;
+    clearTimeout(followed.firstLook);
     this.followed.delete(followed.processId);
     this.channel.unsubscribeEvents(followed.processId);
     if (this.followed.size > 0 || !this.backstop) return;

@@ -44,6 +44,7 @@ export function newRow(
     attempt: 1,
     firstSeq: 1,
     crashCount: 0,
+    lossCount: 0,
     fence: 0,
     messageCount: 0,
     hasStarted: false,

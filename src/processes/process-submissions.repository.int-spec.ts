@@ -228,9 +228,12 @@ describe('a full queue', () => {
   });
 
   it('takes from nobody more than may wait in all, but for what is written at the same moment', async () => {
-    const users = times(30, () => uuid());
+    const users = times(200, () => uuid());
     for (const id of users)
       await side.prisma.user.create({ data: { id, email: `${id}@example.com`, passwordHash: '' } });
+    // Who has a share needs no lock.
+    await Promise.all(users.map((userId) => submit({ userId })));
+    await side.clear();
     const limits = { maxPending: 10, maxPendingPerUser: 1 };
     const submitted = await Promise.all(users.map((userId) => submit({ userId, limits })));
     const created = submitted.filter(({ kind }) => kind === 'created').length;
@@ -300,6 +303,18 @@ describe('a submit whose answer is lost', () => {
     await expect(submit({ by: cutOff })).rejects.toThrow();
     expect(proxy.swallowed).toBe(1);
     await expectProcesses(0);
+  });
+
+  it('and that comes late, after it was tried again, makes no second process', async () => {
+    await submit();
+    await side.clear();
+    proxy.strandRequests({ to: /WITH share AS/, times: 1 });
+    const submitted = await submit({ key: 'late', by: cutOff });
+    expect(submitted.kind).toBe('created');
+    proxy.restore();
+    while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));
+    await expectProcesses(1);
+    expect(await submit({ key: 'late' })).toEqual({ kind: 'joined', processId: idOf(submitted) });
   });
 
   it('and cannot be looked for is joined by whoever asks again by its name', async () => {

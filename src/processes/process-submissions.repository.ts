@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
-import { isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
+import { hasDoneNothing, isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { openSession, sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
 import {
@@ -114,15 +114,21 @@ export class ProcessSubmissionsRepository {
     { process, named, limits }: Submission,
     commit: { wasTried: boolean },
   ): Promise<Submitted | null> {
+    if (process.session.kind === 'forked') return null;
     const look = await lookFor(this.prisma, process, named);
     if (!look) return null;
     const refusal = refusalOf(look, limits);
     if (refusal) return refusal;
-    if (look.isOutOfOrder || process.session.kind === 'forked') return null;
+    if (look.isOutOfOrder) return null;
     commit.wasTried = true;
-    const created = await createAt(this.prisma, { process, named }, look);
-    if (!created) commit.wasTried = false;
-    return created;
+    try {
+      const created = await createAt(this.prisma, { process, named, limits }, look);
+      commit.wasTried = created !== null;
+      return created;
+    } catch (error) {
+      commit.wasTried = !hasDoneNothing(error);
+      throw error;
+    }
   }
 
   private async submitLocked(
@@ -140,8 +146,9 @@ export class ProcessSubmissionsRepository {
       if (refusal) return refusal;
       if (session.kind === 'forked') await this.sessions.makeFork(transaction, userId, session);
       const create = look.isOutOfOrder ? createOutOfOrder : createAt;
-      const created = await create(transaction, { process, named }, look);
-      if (!created) throw new Error('The lock of a share was not kept.');
+      const created = await create(transaction, { process, named, limits }, look);
+      // Under the lock that is all that may have come in between.
+      if (!created) return { kind: 'full', of: 'all' };
       commit.wasTried = true;
       return created;
     });
@@ -177,18 +184,16 @@ const joinedBy = (userId: string, { key, requestHash }: NamedRequest) => Prisma.
     ELSE json_build_object('kind', 'key_reused') END
   FROM idempotency_keys WHERE user_id = ${userId}::uuid AND key = ${key} AND expires_at > now()`;
 
-type Creation = Pick<Submission, 'process' | 'named'>;
-
-/** Makes a process at the place that was seen. @returns null where that place is not sure any more */
+/** Makes a process at the place that was seen. @returns null where that place is not sure any more, or none is left */
 async function createAt(
   client: Prisma.TransactionClient,
-  creation: Creation,
+  submission: Submission,
   look: Look,
 ): Promise<Created | null> {
-  const row = rowOf(creation, look);
+  const row = rowOf(submission, look);
   const queuePosition = look.position;
   const events = firstEvents(row, queuePosition);
-  const inserted = await insert(client, creation, { row, version: look.version, events });
+  const inserted = await insert(client, submission, { row, version: look.version, events });
   if (!inserted) return null;
   const log = { processId: row.id, lastSeq: 0 };
   return { kind: 'created', row, queuePosition, events: placeEvents(log, events, inserted.loggedAt) };
@@ -197,11 +202,11 @@ async function createAt(
 /** As `createAt`, in a transaction that holds the lock of the share, and gives the user's turns out anew. */
 async function createOutOfOrder(
   transaction: Prisma.TransactionClient,
-  creation: Creation,
+  submission: Submission,
   look: Look,
 ): Promise<Created | null> {
-  const row = rowOf(creation, look);
-  if (!(await insert(transaction, creation, { row, version: look.version, events: [] }))) return null;
+  const row = rowOf(submission, look);
+  if (!(await insert(transaction, submission, { row, version: look.version, events: [] }))) return null;
   await giveOutTurns(transaction, row.userId);
   const queuePosition = await countUpTo(transaction, row.id);
   const log = { processId: row.id, lastSeq: 0 };
@@ -209,7 +214,7 @@ async function createOutOfOrder(
   return { kind: 'created', row, queuePosition, events };
 }
 
-const rowOf = ({ process }: Creation, { fairRank, now }: Look) =>
+const rowOf = ({ process }: Submission, { fairRank, now }: Look) =>
   newRow(process, { fairRank, createdAt: now });
 
 const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
@@ -219,19 +224,19 @@ const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
 
 /**
  * The session, the process, its first events and its name: one statement.
- * @returns null where the share has another version by now: then nothing is written
+ * @returns null where the share has another version by now, or the queue is full: then nothing is written
  * @throws AppError `session_not_found`
  */
 async function insert(
   client: Prisma.TransactionClient,
-  { process, named }: Creation,
+  { process, named, limits }: Submission,
   { row, version, events }: { row: ProcessRow; version: string; events: NewProcessEvent[] },
 ): Promise<{ loggedAt: Date } | null> {
   const name = named ? Prisma.sql`, name AS (${keptName(row.userId, named)})` : Prisma.empty;
   const session = openSession(row.userId, process.session, Prisma.sql`EXISTS (SELECT FROM share)`);
   // What the table gives to a column that is not named here is what `newRow` says.
   const [inserted] = await client.$queryRaw<[{ isInTime: boolean; isMade: boolean; loggedAt: Date }]>`
-    WITH share AS (${shareOfVersion(row.userId, version)}), session AS (${session}), process AS (
+    WITH share AS (${shareOfVersion(row.userId, version, limits)}), session AS (${session}), process AS (
       INSERT INTO processes (id, user_id, session_id, prompt, prompt_preview, request, metadata, priority, max_attempts, retry_on,
         queue_deadline, created_at, fair_rank, last_seq, demo)
       SELECT ${row.id}::uuid, ${row.userId}::uuid, session.id, ${row.prompt}, ${row.promptPreview},
@@ -255,8 +260,9 @@ const keptName = (userId: string, { key, requestHash, keptMs }: NamedRequest) =>
     request_hash = excluded.request_hash, process_id = excluded.process_id, expires_at = excluded.expires_at`;
 
 /**
- * Exact for a user, whose submits come one after the other. Others' that are being written at the same moment are not seen: over
- * all users there may be as many too many as the servers have connections to the database.
+ * Exact for a user, whose submits come one after the other. Over all users it is counted again by the statement that writes, and
+ * others that are being written at the same moment are not seen: there may be as many too many as the servers have connections to
+ * the database.
  */
 function refusalOf({ joined, pending: { all, own } }: Look, limits: QueueLimits): Refusal | null {
   if (joined) return joined;

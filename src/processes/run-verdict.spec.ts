@@ -15,6 +15,7 @@ const FIRST: RunHistory = {
   retryOn: [],
   hasStarted: true,
   crashCount: 0,
+  lossCount: 0,
   cancelRequested: false,
 };
 const USED = {
@@ -36,7 +37,7 @@ const again = (fields: Partial<Extract<Verdict, { kind: 'again' }>> = {}): Verdi
   kind: 'again',
   code: null,
   afterMs: 0,
-  isCrash: false,
+  isLoss: false,
   spent: NOTHING_USED,
   ...fields,
 });
@@ -48,7 +49,7 @@ const retrying = (on: string, maxAttempts = 3): RunHistory => ({ ...FIRST, maxAt
 
 describe('what becomes of a process that its worker has lost touch with', () => {
   it('is what becomes of one whose worker is lost, but no crash, however often', () => {
-    expect(afterFence({ ...FIRST, hasStarted: false, crashCount: 1 })).toEqual(again());
+    expect(afterFence({ ...FIRST, hasStarted: false, crashCount: 1, lossCount: 4 })).toEqual(again());
     expect(afterFence({ ...retrying('worker_lost'), crashCount: 1 })).toEqual(again({ code: 'worker_lost' }));
     expect(afterFence(FIRST)).toMatchObject(lost(true));
     const cancelled = { ...retrying('worker_lost'), cancelRequested: true };
@@ -58,7 +59,7 @@ describe('what becomes of a process that its worker has lost touch with', () => 
 
 describe('what becomes of a process whose worker is lost', () => {
   it('goes back to the queue when it never started, whatever its caller allows', () => {
-    expect(afterLoss({ ...FIRST, hasStarted: false })).toEqual(again({ isCrash: true }));
+    expect(afterLoss({ ...FIRST, hasStarted: false })).toEqual(again({ isLoss: true }));
   });
 
   it('fails as worker_lost, retryable, when it had started: an agent has side effects', () => {
@@ -66,24 +67,30 @@ describe('what becomes of a process whose worker is lost', () => {
   });
 
   it('runs again, and its log says so, where its caller allows it', () => {
-    expect(afterLoss(retrying('worker_lost'))).toEqual(again({ code: 'worker_lost', isCrash: true }));
+    expect(afterLoss(retrying('worker_lost'))).toEqual(again({ code: 'worker_lost', isLoss: true }));
     expect(afterLoss(retrying('timeout'))).toMatchObject(lost(true));
     expect(afterLoss({ ...retrying('worker_lost'), attempt: 3 })).toMatchObject(lost(true));
   });
 
   it('is in quarantine with the second worker that it had begun to act on', () => {
-    const run = { ...retrying('worker_lost', 10), crashCount: 1, attempt: 2 };
+    const run = { ...retrying('worker_lost', 10), crashCount: 1, lossCount: 1, attempt: 2 };
     expect(afterLoss(run)).toMatchObject(lost(false));
   });
 
-  it('is in quarantine with the fifth worker of which none came to begin it, and not before', () => {
-    const run = { ...retrying('worker_lost', 10), hasStarted: false };
-    expect(afterLoss({ ...run, crashCount: 3 })).toEqual(again({ isCrash: true }));
-    expect(afterLoss({ ...run, crashCount: 4 })).toMatchObject(lost(false));
+  it.each([true, false])('is in quarantine with the fifth worker at all, begun or not: %s', (hasStarted) => {
+    const run = { ...retrying('worker_lost', 10), hasStarted };
+    expect(afterLoss({ ...run, lossCount: 3 })).toMatchObject({ kind: 'again', isLoss: true });
+    expect(afterLoss({ ...run, lossCount: 4 })).toMatchObject(lost(false));
   });
 
   it.each([true, false])('is cancelled if that was asked for, started or not: %s', (hasStarted) => {
-    const run = { ...retrying('worker_lost'), hasStarted, cancelRequested: true, crashCount: 1 };
+    const run = {
+      ...retrying('worker_lost'),
+      hasStarted,
+      cancelRequested: true,
+      crashCount: 1,
+      lossCount: 4,
+    };
     expect(afterLoss(run)).toEqual({ kind: 'end', outcome: { status: 'cancelled' } });
   });
 });
@@ -162,7 +169,8 @@ it('whatever happens: nothing that has started runs again unasked, nor more ofte
     maxAttempts: fc.integer({ min: 1, max: 10 }),
     retryOn: fc.subarray(codes),
     hasStarted: fc.boolean(),
-    crashCount: fc.nat(5),
+    crashCount: fc.nat(3),
+    lossCount: fc.nat(6),
     cancelRequested: fc.boolean(),
   });
   const outcome = fc.constantFrom(COMPLETED, CANCELLED, ...codes.map((code) => failed(code)));
@@ -178,8 +186,8 @@ it('whatever happens: nothing that has started runs again unasked, nor more ofte
       if (verdict.kind === 'end') return;
       expect(run.cancelRequested).toBe(false);
       expect(why === 'loss' && run.hasStarted && run.crashCount > 0).toBe(false);
-      expect(why === 'loss' && run.crashCount > 3).toBe(false);
-      expect(verdict.isCrash).toBe(why === 'loss');
+      expect(why === 'loss' && run.lossCount > 3).toBe(false);
+      expect(verdict.isLoss).toBe(why === 'loss');
       if (why !== 'ending' && !run.hasStarted) return;
       expect(run.attempt).toBeLessThan(run.maxAttempts);
       expect(run.retryOn).toContain(code);

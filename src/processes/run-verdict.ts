@@ -9,8 +9,10 @@ export interface RunHistory {
   retryOn: readonly string[];
   /** Whether this attempt has begun to act. */
   hasStarted: boolean;
-  /** How many workers were lost with it before. */
+  /** How many workers were lost with it before, after they had begun to act on it. */
   crashCount: number;
+  /** How many workers were lost with it before, all in all. */
+  lossCount: number;
   cancelRequested: boolean;
   /** How long its caller would let it wait for its start; null for as long as it takes. */
   queueTimeoutMs?: number | null;
@@ -24,17 +26,16 @@ export type Verdict =
       /** What the log says about it; null where nothing has happened that a reader could have seen. */
       code: string | null;
       afterMs: number;
-      isCrash: boolean;
+      /** Its worker is lost. */
+      isLoss: boolean;
       /** What the run used that is over. */
       spent: Pick<Outcome, 'usage' | 'costUsd'>;
     };
 
-/**
- * With which lost worker a process is suspected to be the reason: one that had begun to act on it, and one that
- * had only claimed it, which is more often chance, and costs nothing to repeat.
- */
+/** With which worker that is lost after it had begun to act on a process, that is suspected to be the reason. */
 const MAX_CRASHES = 2;
-const MAX_CRASHES_UNSTARTED = 5;
+/** The same for all that are lost with it: those that had not begun are more often chance, and cost nothing to repeat. */
+const MAX_LOSSES = 5;
 const FIRST_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 5 * 60 * 1000;
 /** Until when a process is parked for a rate limit, at most. */
@@ -48,13 +49,13 @@ const lost = (detail: string, retryable: boolean): Outcome => ({
 /** The worker has not been heard of for the length of a lease. */
 export function afterLoss(run: RunHistory): Verdict {
   if (run.cancelRequested) return { kind: 'end', outcome: { status: 'cancelled' } };
-  const crashes = run.crashCount + 1;
-  if (crashes >= (run.hasStarted ? MAX_CRASHES : MAX_CRASHES_UNSTARTED)) {
-    const detail = `${crashes} workers were lost while they had this: it is not run again.`;
+  const losses = run.lossCount + 1;
+  if (losses >= MAX_LOSSES || (run.hasStarted && run.crashCount + 1 >= MAX_CRASHES)) {
+    const detail = `${losses} workers were lost while they had this: it is not run again.`;
     return { kind: 'end', outcome: lost(detail, false) };
   }
-  if (!run.hasStarted) return again(null, { isCrash: true });
-  if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { isCrash: true });
+  if (!run.hasStarted) return again(null, { isLoss: true });
+  if (mayRepeat(run, 'worker_lost')) return again('worker_lost', { isLoss: true });
   return { kind: 'end', outcome: lost('The worker that ran this has not been heard of.', true) };
 }
 
@@ -92,10 +93,10 @@ const mayRepeat = ({ attempt, maxAttempts, retryOn }: RunHistory, code: string) 
 
 function again(
   code: string | null,
-  { afterMs = 0, isCrash = false, spent }: { afterMs?: number; isCrash?: boolean; spent?: Outcome },
+  { afterMs = 0, isLoss = false, spent }: { afterMs?: number; isLoss?: boolean; spent?: Outcome },
 ): Verdict {
   const { usage = null, costUsd = null } = spent ?? {};
-  return { kind: 'again', code, afterMs, isCrash, spent: { usage, costUsd } };
+  return { kind: 'again', code, afterMs, isLoss, spent: { usage, costUsd } };
 }
 
 /** Doubles with each attempt, unless the Messages API has said how long. */

@@ -38,7 +38,16 @@ async function expectAgreement(model: ModelProcess[], side: WriteSide): Promise<
   for (const { status } of model) seen.add(status);
 }
 
-const stateOf = ({ id, status, attempt, fence, lastSeq, isCancelRequested, crashes }: ModelProcess) => ({
+const stateOf = ({
+  id,
+  status,
+  attempt,
+  fence,
+  lastSeq,
+  isCancelRequested,
+  crashes,
+  losses,
+}: ModelProcess) => ({
   id,
   status,
   attempt,
@@ -47,6 +56,7 @@ const stateOf = ({ id, status, attempt, fence, lastSeq, isCancelRequested, crash
   // Once it has ended, the end says it.
   isCancelRequested: status === 'cancelled' || isCancelRequested,
   crashes,
+  losses,
 });
 
 async function statesOf(side: WriteSide) {
@@ -59,6 +69,7 @@ async function statesOf(side: WriteSide) {
     lastSeq: row.lastSeq,
     isCancelRequested: row.cancelRequestedAt !== null,
     crashes: row.crashCount,
+    losses: row.lossCount,
   }));
 }
 

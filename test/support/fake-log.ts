@@ -21,6 +21,7 @@ const HISTORY: RunHistory = {
   retryOn: [],
   hasStarted: true,
   crashCount: 0,
+  lossCount: 0,
   cancelRequested: false,
 };
 
@@ -144,7 +145,7 @@ export class FakeLog {
     });
     if (verdict.kind === 'again') {
       process.status = 'pending';
-      return { events: process.add(events), next: { id: process.id, attempt: 2, afterMs: verdict.afterMs } };
+      return { events: process.add(events), next: { id: process.id, afterMs: verdict.afterMs } };
     }
     const { status, result = null } = verdict.outcome;
     process.status = status;

@@ -4,8 +4,9 @@ export class ModelProcess {
   attempt = 1;
   fence = 0;
   lastSeq = 2;
-  /** After how many workers that were lost with it it was given back. */
+  /** After how many workers that were lost with it it was given back: with what they had begun, and at all. */
   crashes = 0;
+  losses = 0;
   /** This attempt has begun to act; any attempt has told of its start. */
   hasBegun = false;
   hasStarted = false;
@@ -84,9 +85,12 @@ export class ModelProcess {
   }
 
   private crash(): void {
-    if (this.crashes + 1 >= (this.hasBegun ? 2 : 5)) this.end('failed');
+    const { hasBegun } = this;
+    if (this.losses === 4 || (hasBegun && this.crashes === 1)) this.end('failed');
     else this.leaveWorker();
-    if (this.isWaiting) this.crashes += 1;
+    if (!this.isWaiting) return;
+    this.losses += 1;
+    if (hasBegun) this.crashes += 1;
   }
 
   private isAfter(other: ModelProcess, all: ModelProcess[]): boolean {

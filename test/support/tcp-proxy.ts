@@ -10,10 +10,10 @@ type Weather =
   | { kind: 'cut' }
   | { kind: 'blackHole' }
   | { kind: 'delay'; ms: number }
-  | { kind: 'swallow'; to: RegExp; left: number };
+  | { kind: 'swallow' | 'strand'; to: RegExp; left: number };
 
 interface Swallowing {
-  /** Only answers to requests that match are swallowed: `/COMMIT/`, say. Any, unless told. */
+  /** Only requests that match are hit: `/COMMIT/`, say. Any, unless told. */
   to?: RegExp;
   /** How many; no end unless told. */
   times?: number;
@@ -34,6 +34,8 @@ export interface TcpProxy {
   delay(ms: number): void;
   /** Lets a request through, swallows its answer and resets the connection: the write succeeds, its caller hears nothing. */
   swallowAnswers(options?: Swallowing): void;
+  /** Keeps a request on its way and resets the connection of its client; `restore()` brings it to the store, and its answer nowhere. */
+  strandRequests(options?: Swallowing): void;
   /** How many answers have been swallowed. */
   readonly swallowed: number;
   /** Ends whatever goes wrong. */
@@ -91,6 +93,10 @@ class Proxy implements TcpProxy {
     this.weather = { kind: 'swallow', to, left: times };
   }
 
+  strandRequests({ to = /(?:)/, times = Infinity }: Swallowing = {}): void {
+    this.weather = { kind: 'strand', to, left: times };
+  }
+
   restore(): void {
     this.weather = { kind: 'fair' };
     for (const pipe of [...this.pipes]) pipe.surface();
@@ -105,10 +111,10 @@ class Proxy implements TcpProxy {
     await new Promise((resolve) => this.server.close(resolve));
   }
 
-  /** Whether the answer to this request is to be swallowed. */
-  claimSwallow(request: Buffer): boolean {
+  /** Whether this request is to be stranded, or its answer to be swallowed. */
+  claim(kind: 'strand' | 'swallow', request: Buffer): boolean {
     const { weather } = this;
-    if (weather.kind !== 'swallow' || weather.left <= 0) return false;
+    if (weather.kind !== kind || weather.left <= 0) return false;
     if (!weather.to.test(request.toString('latin1'))) return false;
     weather.left -= 1;
     return true;
@@ -141,6 +147,7 @@ class Proxy implements TcpProxy {
 class Pipe {
   private isSunk = false;
   private isAnswerDoomed = false;
+  private stranded: Buffer | null = null;
   private readonly requests = new Lane();
   private readonly answers = new Lane();
 
@@ -164,9 +171,12 @@ class Pipe {
     this.isSunk = true;
   }
 
-  /** The black hole is over: the store learns now that its client has left. */
+  /** All is well again: the store learns now that its client has left, or what that had asked of it. */
   surface(): void {
     if (this.isSunk && this.client.destroyed) this.reset();
+    if (!this.stranded) return;
+    this.isAnswerDoomed = true;
+    this.store.write(this.stranded);
   }
 
   reset(): void {
@@ -179,7 +189,12 @@ class Pipe {
 
   private onRequest(request: Buffer): void {
     if (this.isSunk) return;
-    this.isAnswerDoomed ||= this.proxy.claimSwallow(request);
+    if (this.proxy.claim('strand', request)) {
+      this.stranded = request;
+      this.client.resetAndDestroy();
+      return;
+    }
+    this.isAnswerDoomed ||= this.proxy.claim('swallow', request);
     this.requests.take(this.proxy.delayMs, () => pass(request, this.client, this.store));
   }
 
@@ -199,6 +214,7 @@ class Pipe {
   }
 
   private onClose(from: Socket, hadError: boolean): void {
+    if (this.stranded && from === this.client) return;
     if (this.isSunk) {
       if (from === this.client && !this.proxy.isBlackHole) this.reset();
       return;

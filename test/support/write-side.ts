@@ -25,7 +25,7 @@ import { TranscriptsService } from '../../src/sessions/transcripts.service.js';
 import { createStores, type TestStores } from './stores.js';
 
 export const LEASE_MS = 15_000;
-export const NO_LIMITS = { maxPending: Infinity, maxPendingPerUser: Infinity };
+export const NO_LIMITS = { maxPending: 1_000_000, maxPendingPerUser: 1_000_000 };
 
 /** The repositories that write processes, on a database of their own, and what tests of them ask for again and again. */
 export class WriteSide {

@@ -51,6 +51,16 @@ export const isTransient = (thrown: unknown) =>
   isStoreOutage(thrown) ||
   causes(thrown).some(({ code }) => code === '40P01' || code === '40001' || code === 'P2034');
 
+// A connection that was not had, and a transaction that was chosen to be undone: nothing of the write was done.
+const NOTHING_DONE = /^(P1001|P2024|P2034|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|53300|57P03|40P01|40001)$/;
+const NOT_CONNECTED = /Can't reach database server|timeout exceeded when trying to connect/i;
+
+/** Whether it is certain that the database has done nothing of a write that failed. */
+export const hasDoneNothing = (thrown: unknown) =>
+  causes(thrown).some(
+    ({ code, message }) => (code !== null && NOTHING_DONE.test(code)) || NOT_CONNECTED.test(message),
+  );
+
 /** Whether a unique index refused the write. */
 export const isUniqueViolation = (thrown: unknown) =>
   causes(thrown).some(({ code }) => code === '23505' || code === 'P2002');
