@@ -98,11 +98,14 @@ export class ProcessesQueue {
     waiting: WaitingProcess[],
     options: (process: WaitingProcess) => JobOptions,
   ): Promise<void> {
-    await this.queue.addBulk(
-      waiting.map((process) => ({
-        data: { processId: process.id },
-        opts: { attempts: 1, removeOnComplete: true, removeOnFail: true, ...options(process) },
-      })),
+    // Not `addBulk`, whose transaction is two commands more, and a slot may wait for just this one.
+    await Promise.all(
+      waiting.map((process) =>
+        this.queue.add(
+          { processId: process.id },
+          { attempts: 1, removeOnComplete: true, removeOnFail: true, ...options(process) },
+        ),
+      ),
     );
   }
 }
