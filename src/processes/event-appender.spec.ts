@@ -55,6 +55,52 @@ describe('the appender of a worker', () => {
     expect(log.writes).toEqual([{ a: 1 }, { a: 2, b: 1, c: 1 }, { b: 1 }]);
   });
 
+  describe('that gets what only goes on with a text', () => {
+    beforeEach(() => void jest.useFakeTimers({ doNotFake: ['setImmediate', 'nextTick', 'queueMicrotask'] }));
+    afterEach(() => void jest.useRealTimers());
+
+    const text = (messageId: string): NewProcessEvent => ({ type: 'text', messageId, text: 'Said.' });
+    const pause = async () => {
+      for (let turn = 0; turn < 5; turn += 1) await tick();
+    };
+
+    it('lets it wait for more, of whichever run, and not for long', async () => {
+      const { log, runs } = open('a', 'b');
+      await runs.a.append(text('first'));
+      await pause();
+      expect(log.writes).toEqual([{ a: 1 }]);
+      for (const id of ['1', '2']) await runs.a.append(text(id));
+      await pause();
+      expect(log.writes).toEqual([{ a: 1 }]);
+      await runs.b.append(text('first'));
+      await pause();
+      expect(log.writes).toEqual([{ a: 1 }, { a: 2, b: 1 }]);
+      for (const run of [runs.a, runs.b]) await run.append(text('3'));
+      await pause();
+      expect(log.writes).toHaveLength(2);
+      jest.advanceTimersByTime(10);
+      await pause();
+      expect(log.writes.slice(2)).toEqual([{ a: 1, b: 1 }]);
+    });
+
+    it('does not let it wait where something else comes, or somebody waits for it', async () => {
+      const { log, runs, settled } = open('a');
+      await runs.a.append(text('first'));
+      await pause();
+      for (const event of [text('1'), tool('2')]) await runs.a.append(event);
+      await pause();
+      expect(log.writes).toEqual([{ a: 1 }, { a: 2 }]);
+      await runs.a.append(text('3'));
+      await settled();
+      expect(log.writes).toEqual([{ a: 1 }, { a: 2 }, { a: 1 }]);
+      await runs.a.append(text('4'));
+      await runs.a.conclude(() => ({ kind: 'end', outcome: { status: 'completed' } }));
+      expect(log.process('a').events.map(({ type }) => type)).toEqual([
+        ...['text', 'text', 'tool_use', 'text', 'text', 'completed'],
+      ]);
+    });
+  });
+
   it('puts no more into one statement than it should hold, and lets nobody wait behind a busy run for ever', async () => {
     const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] as const;
     const { log, runs, settled } = open(...names);

@@ -8,6 +8,8 @@ import { RunLog, STORE_RETRY_MS, unwritable } from './run-log.js';
 
 /** Roughly, in UTF-16 units: what goes into one statement. A run that has more goes alone. */
 const MAX_BATCH_EVENTS = 5_000;
+/** How long what nobody waits for waits for more, so that it is one statement: less than a picture of a film. */
+const COMPANY_MS = 10;
 
 interface Taken {
   log: RunLog;
@@ -15,14 +17,16 @@ interface Taken {
 }
 
 /**
- * Writes the logs of all the runs of a worker. An event of an idle log is written at once; what comes while a write is on its
- * way, of whichever run, waits and goes together: the slower the database, the larger the batches.
+ * Writes the logs of all the runs of a worker. An event of an idle log is written at once, unless it only goes on with a text;
+ * what comes while a write is on its way, of whichever run, waits and goes together: the slower the database, the larger the
+ * batches.
  */
 @Injectable()
 export class EventAppender {
   private readonly logger = new Logger(EventAppender.name);
   private readonly waiting = new Set<RunLog>();
   private isWriting = false;
+  private company: NodeJS.Timeout | null = null;
 
   constructor(
     private readonly log: ProcessLogRepository,
@@ -48,12 +52,20 @@ export class EventAppender {
 
   private schedule(log: RunLog): void {
     this.waiting.add(log);
-    if (!this.isWriting) void this.writeAll();
+    if (this.isWriting) return;
+    if (log.isUrgent) void this.writeAll();
+    else this.awaitCompany();
+  }
+
+  private awaitCompany(): void {
+    this.company ??= setTimeout(() => void this.writeAll(), COMPANY_MS);
   }
 
   private async writeAll(): Promise<void> {
+    if (this.company) clearTimeout(this.company);
+    this.company = null;
     this.isWriting = true;
-    while (this.waiting.size > 0) {
+    do {
       const taken = this.take();
       try {
         await this.write(taken);
@@ -62,8 +74,9 @@ export class EventAppender {
         for (const { log } of taken) log.fail(error);
       }
       for (const { log } of taken) log.settle();
-    }
+    } while ([...this.waiting].some(({ isUrgent }) => isUrgent));
     this.isWriting = false;
+    if (this.waiting.size > 0) this.awaitCompany();
   }
 
   /** From whoever has waited longest, as much as one statement should hold. */

@@ -10,6 +10,8 @@ export const STORE_RETRY_MS = 200;
 /** How much may wait for the database before the run itself is made to wait. */
 const HIGH_WATER_EVENTS = 1_000;
 const HIGH_WATER_CHARACTERS = 4 * 1024 * 1024;
+/** What a reader who sees the text before it does not miss for a moment. */
+const GOES_ON: ReadonlySet<NewProcessEvent['type']> = new Set(['text', 'thinking', 'message', 'usage']);
 /** An ending is read back with what was written before it. */
 const LOST_ANSWER_PAGE = { limit: 1_000, maxBytes: 16 * 1024 * 1024 };
 
@@ -40,6 +42,8 @@ export class RunLog {
   private facts: RunFacts = {};
   /** The end of the last delta: the first half of a surrogate pair, which waits for the other. */
   private halfPair: Delta | null = null;
+  private hasSpoken = false;
+  private isInHurry = false;
   /** Settles when everything that was appended is written, or lost. */
   private writing: PromiseWithResolvers | null = null;
   private lastSeq: number;
@@ -61,6 +65,11 @@ export class RunLog {
   /** Whether nothing more of what was taken can be written. */
   get isBroken(): boolean {
     return this.isLost || this.hasFailed;
+  }
+
+  /** Whether somebody waits for what waits here. What only goes on with a text that readers see may wait for more of it. */
+  get isUrgent(): boolean {
+    return this.isInHurry || !this.hasSpoken;
   }
 
   /** Whether its end is being written, or is. */
@@ -101,7 +110,10 @@ export class RunLog {
 
   /** Resolves when everything that was appended is in the log, or lost. */
   async settled(): Promise<void> {
-    await this.writing?.promise;
+    if (!this.writing) return;
+    this.isInHurry = true;
+    this.options.onWaiting(this);
+    await this.writing.promise;
   }
 
   /**
@@ -138,6 +150,8 @@ export class RunLog {
     if (this.waiting.length === 0) return null;
     const { run } = this.options;
     const batch = { run, lastSeq: this.lastSeq, events: this.waiting, facts: this.facts };
+    this.hasSpoken ||= batch.events.some(({ type }) => type === 'text');
+    this.isInHurry = false;
     this.waiting = [];
     this.waitingCharacters = 0;
     this.facts = {};
@@ -248,6 +262,7 @@ export class RunLog {
 
   private push({ event, characters }: { event: NewProcessEvent; characters: number }): void {
     this.waiting.push(event);
+    if (!GOES_ON.has(event.type)) this.isInHurry = true;
     this.waitingCharacters += characters;
   }
 }
