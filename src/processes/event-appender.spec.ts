@@ -59,45 +59,63 @@ describe('the appender of a worker', () => {
     beforeEach(() => void jest.useFakeTimers({ doNotFake: ['setImmediate', 'nextTick', 'queueMicrotask'] }));
     afterEach(() => void jest.useRealTimers());
 
-    const text = (messageId: string): NewProcessEvent => ({ type: 'text', messageId, text: 'Said.' });
-    const pause = async () => {
+    const text = (messageId = 'm', type: 'text' | 'thinking' = 'text'): NewProcessEvent => ({
+      ...{ type, messageId, text: 'Said.' },
+    });
+    const summary: NewProcessEvent = { type: 'message', messageId: 'm', turn: 1, text: 'Said.' };
+    const pause = async (ms = 0) => {
+      jest.advanceTimersByTime(ms);
       for (let turn = 0; turn < 5; turn += 1) await tick();
     };
 
     it('lets it wait for more, of whichever run, and not for long', async () => {
       const { log, runs } = open('a', 'b');
-      await runs.a.append(text('first'));
+      for (const run of [runs.a, runs.b]) await run.append(text());
       await pause();
-      expect(log.writes).toEqual([{ a: 1 }]);
-      for (const id of ['1', '2']) await runs.a.append(text(id));
-      await pause();
-      expect(log.writes).toEqual([{ a: 1 }]);
-      await runs.b.append(text('first'));
-      await pause();
-      expect(log.writes).toEqual([{ a: 1 }, { a: 2, b: 1 }]);
-      for (const run of [runs.a, runs.b]) await run.append(text('3'));
-      await pause();
+      expect(log.writes).toEqual([{ a: 1 }, { b: 1 }]);
+      await runs.a.append(text());
+      await pause(6);
+      for (const event of [text(), summary]) await runs.b.append(event);
+      await pause(3);
       expect(log.writes).toHaveLength(2);
-      jest.advanceTimersByTime(10);
-      await pause();
-      expect(log.writes.slice(2)).toEqual([{ a: 1, b: 1 }]);
+      await pause(1);
+      expect(log.writes.slice(2)).toEqual([{ a: 1, b: 2 }]);
     });
 
-    it('does not let it wait where something else comes, or somebody waits for it', async () => {
-      const { log, runs, settled } = open('a');
-      await runs.a.append(text('first'));
+    it('does not forget it where it comes while a write is on its way', async () => {
+      const { log, runs } = open('a');
+      const release = log.hold();
+      for (let n = 0; n < 3; n += 1) await runs.a.append(text());
+      release();
       await pause();
-      for (const event of [text('1'), tool('2')]) await runs.a.append(event);
+      expect(log.writes).toEqual([{ a: 1 }]);
+      await pause(10);
+      expect(log.writes).toEqual([{ a: 1 }, { a: 1 }]);
+    });
+
+    it.each([
+      ['another message', text('n')],
+      ['another kind of text', text('m', 'thinking')],
+      ['anything else', tool('1')],
+    ])('writes it at once with %s', async (_what, event) => {
+      const { log, runs } = open('a');
+      await runs.a.append(text());
+      await pause();
+      for (const each of [text(), event]) await runs.a.append(each);
       await pause();
       expect(log.writes).toEqual([{ a: 1 }, { a: 2 }]);
-      await runs.a.append(text('3'));
+    });
+
+    it('does not let it wait where somebody waits for it', async () => {
+      const { log, runs, settled } = open('a');
+      await runs.a.append(text());
+      await pause();
+      await runs.a.append(text());
       await settled();
-      expect(log.writes).toEqual([{ a: 1 }, { a: 2 }, { a: 1 }]);
-      await runs.a.append(text('4'));
+      expect(log.writes).toEqual([{ a: 1 }, { a: 1 }]);
+      await runs.a.append(text());
       await runs.a.conclude(() => ({ kind: 'end', outcome: { status: 'completed' } }));
-      expect(log.process('a').events.map(({ type }) => type)).toEqual([
-        ...['text', 'text', 'tool_use', 'text', 'text', 'completed'],
-      ]);
+      expect(log.process('a').events.map(({ type }) => type)).toEqual(['text', 'text', 'text', 'completed']);
     });
   });
 
@@ -129,12 +147,14 @@ describe('the appender of a worker', () => {
         log.isPoison = isPoison;
         for (const [n, { name, fault, pause, ...poison }] of steps.entries()) {
           if (fault) log.faults.push(fault);
+          const event: NewProcessEvent = { type: 'text', messageId: String(n), text: 'Said.' };
+          await runs[name as 'a'].append(event);
           await runs[name as 'a'].append(tool(`${poison.isPoison ? 'poison ' : ''}${n}`));
           for (let turn = 0; turn < pause; turn += 1) await tick();
         }
         await settled();
         const expected = (name: string) =>
-          steps.flatMap((step, n) => (step.name !== name ? [] : step.isPoison ? ['raw'] : [String(n)]));
+          steps.flatMap((step, n) => (step.name !== name ? [] : ['text', step.isPoison ? 'raw' : String(n)]));
         for (const name of ['a', 'b', 'c']) {
           expect(written(log, name)).toEqual(expected(name));
           expect(log.published.filter(({ processId }) => processId === name)).toEqual(

@@ -8,7 +8,7 @@ import { RunLog, STORE_RETRY_MS, unwritable } from './run-log.js';
 
 /** Roughly, in UTF-16 units: what goes into one statement. A run that has more goes alone. */
 const MAX_BATCH_EVENTS = 5_000;
-/** How long what nobody waits for waits for more, so that it is one statement: less than a picture of a film. */
+/** How long what nobody waits for waits for more, so that it is one statement: less than a frame of a screen. */
 const COMPANY_MS = 10;
 
 interface Taken {
@@ -87,7 +87,11 @@ export class EventAppender {
       if (count >= MAX_BATCH_EVENTS) break;
       this.waiting.delete(log);
       const batch = log.take();
-      if (!batch) continue;
+      if (!batch) {
+        // Its run has taken it for itself, to write it with its end.
+        log.settle();
+        continue;
+      }
       taken.push({ log, batch });
       count += batch.events.length;
     }

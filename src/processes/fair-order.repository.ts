@@ -82,7 +82,7 @@ export async function lockShare(transaction: Prisma.TransactionClient, userId: s
   await lock();
 }
 
-/** A part of a statement: locks the share if it has that version and not more wait than may, and answers nothing otherwise. */
+/** A part of a statement: locks the share if it has that version and fewer wait than may, and answers nothing otherwise. */
 export const shareOfVersion = (
   userId: string,
   version: string,
@@ -97,8 +97,7 @@ const newVersion = (userId: string) =>
 
 /**
  * A statement, or a part of one, that answers one `NextPlace`: behind all that the user has waiting, before the order among these
- * is looked at, and how full the queue is. Nobody else gives the user a rank or a name for as long as
- * the share has its version.
+ * is looked at, and how full the queue is. Nobody else gives the user a rank or a name for as long as the share has its version.
  */
 export const nextPlace = (of: { userId: string; sessionId: string; priority: number }): Prisma.Sql => {
   const { userId, sessionId, priority } = of;

@@ -17,7 +17,7 @@ export class FollowedLog {
 
   /**
    * Takes what was published. A jump in `seq` empties what is kept, so that readers fall back on the database.
-   * @returns whether it is news
+   * @returns whether it is news, which show by their `seq` what is missing before them
    */
   add(events: ProcessEvent[]): boolean {
     const before = this.lastSeq;
@@ -28,7 +28,7 @@ export class FollowedLog {
       this.lastSeq = event.seq;
     }
     this.wake();
-    return this.lastSeq > before;
+    return before > 0 && this.lastSeq > before;
   }
 
   /** The log was looked up: it has come so far. */

@@ -84,6 +84,7 @@ export class ProcessFollower implements OnApplicationShutdown {
 
   onApplicationShutdown(): void {
     if (this.backstop) clearInterval(this.backstop);
+    for (const { firstLook } of this.followed.values()) clearTimeout(firstLook);
   }
 
   /** What the log holds after a seq; null while the database is away, which a reader sits out. */

@@ -5,6 +5,7 @@ import { startTcpProxy, type TcpProxy } from '../../test/support/tcp-proxy.js';
 import { NO_LIMITS, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcess } from './process-row.repository.js';
 import type { Submitted } from './process-submissions.repository.js';
+import { afterEnding } from './run-verdict.js';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
@@ -254,6 +255,27 @@ describe('a full queue', () => {
     expect((await submit({ key: 'refused', limits })).kind).toBe('created');
   });
 
+  it('makes no fork either, for which the last place is taken meanwhile', async () => {
+    const limits = { maxPending: 1, maxPendingPerUser: 1 };
+    const stranger = uuid();
+    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    const run = await side.run();
+    await side.endings.conclude(run, [], (history) => afterEnding(history, { status: 'completed' }));
+    const { sessionId: originId } = await side.find(run.processId);
+    const holder = new pg.Client(side.stores.databaseUrl);
+    await holder.connect();
+    await holder.query('BEGIN');
+    await holder.query('SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE', [originId]);
+    const session = { kind: 'forked' as const, id: uuid(), originId };
+    const submitted = side.submissions.submit({ process: side.newProcess({ session }), named: null, limits });
+    await side.untilWaitingForLocks(1);
+    await submit({ userId: stranger, limits });
+    await holder.query('COMMIT');
+    await holder.end();
+    expect(await submitted).toEqual({ kind: 'full', of: 'all' });
+    expect(await side.prisma.session.findUnique({ where: { id: session.id } })).toBeNull();
+  });
+
   it('lets whoever asks again join what they made', async () => {
     const limits = { maxPending: 1, maxPendingPerUser: 1 };
     const first = await submit({ key: 'again', limits });
@@ -305,16 +327,28 @@ describe('a submit whose answer is lost', () => {
     await expectProcesses(0);
   });
 
-  it('and that comes late, after it was tried again, makes no second process', async () => {
-    await submit();
+  it('and that comes late, after it was refused, makes no process', async () => {
+    const stranger = uuid();
+    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    await Promise.all([submit(), submit({ userId: stranger })]);
     await side.clear();
+    const limits = { maxPending: 1, maxPendingPerUser: 1 };
+    const holder = new pg.Client(side.stores.databaseUrl);
+    await holder.connect();
+    await holder.query('BEGIN');
+    await holder.query('SELECT 1 FROM queue_shares WHERE user_id = $1 FOR UPDATE', [side.userId]);
     proxy.strandRequests({ to: /WITH share AS/, times: 1 });
-    const submitted = await submit({ key: 'late', by: cutOff });
-    expect(submitted.kind).toBe('created');
+    const submitted = submit({ key: 'late', by: cutOff, limits });
+    // The second try, which wants the lock.
+    await side.untilWaitingForLocks(1);
+    await submit({ userId: stranger, limits });
+    await holder.query('COMMIT');
+    await holder.end();
+    expect(await submitted).toEqual({ kind: 'full', of: 'all' });
+    await side.clear();
     proxy.restore();
     while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));
-    await expectProcesses(1);
-    expect(await submit({ key: 'late' })).toEqual({ kind: 'joined', processId: idOf(submitted) });
+    await expectProcesses(0);
   });
 
   it('and cannot be looked for is joined by whoever asks again by its name', async () => {

@@ -52,6 +52,11 @@ export class SubmitUnanswered extends Error {
   }
 }
 
+/** What undoes a fork for which there is no place any more. */
+class NoPlaceForFork extends Error {
+  override readonly name = 'NoPlaceForFork';
+}
+
 /** What the name already stands for. */
 export type Joined = { kind: 'joined'; processId: string } | { kind: 'key_reused' };
 
@@ -97,6 +102,7 @@ export class ProcessSubmissionsRepository {
         const submitted = commit.wasTried ? null : await this.tryAtOnce(submission, commit);
         return submitted ?? (await this.submitLocked(submission, commit));
       } catch (error) {
+        if (error instanceof NoPlaceForFork) return { kind: 'full', of: 'all' };
         if (!isTransient(error) || (isStoreOutage(error) && !commit.wasTried)) throw error;
         giveUpAt ??= performance.now() + PATIENCE_MS;
         if (performance.now() > giveUpAt)
@@ -147,7 +153,9 @@ export class ProcessSubmissionsRepository {
       if (session.kind === 'forked') await this.sessions.makeFork(transaction, userId, session);
       const create = look.isOutOfOrder ? createOutOfOrder : createAt;
       const created = await create(transaction, { process, named, limits }, look);
-      // Under the lock that is all that may have come in between.
+      // Under the lock that is all that may have come in between. The commit leaves the share a version that refuses whatever is
+      // still on its way of a first try; a fork has none.
+      if (!created && session.kind === 'forked') throw new NoPlaceForFork();
       if (!created) return { kind: 'full', of: 'all' };
       commit.wasTried = true;
       return created;

@@ -10,8 +10,8 @@ export const STORE_RETRY_MS = 200;
 /** How much may wait for the database before the run itself is made to wait. */
 const HIGH_WATER_EVENTS = 1_000;
 const HIGH_WATER_CHARACTERS = 4 * 1024 * 1024;
-/** What a reader who sees the text before it does not miss for a moment. */
-const GOES_ON: ReadonlySet<NewProcessEvent['type']> = new Set(['text', 'thinking', 'message', 'usage']);
+/** What sums up what readers have seen, and is not missed for a moment. */
+const SUMMARIES: ReadonlySet<NewProcessEvent['type']> = new Set(['message', 'usage']);
 /** An ending is read back with what was written before it. */
 const LOST_ANSWER_PAGE = { limit: 1_000, maxBytes: 16 * 1024 * 1024 };
 
@@ -42,7 +42,8 @@ export class RunLog {
   private facts: RunFacts = {};
   /** The end of the last delta: the first half of a surrogate pair, which waits for the other. */
   private halfPair: Delta | null = null;
-  private hasSpoken = false;
+  /** The text that a delta would go on with. */
+  private lastDelta: Delta | null = null;
   private isInHurry = false;
   /** Settles when everything that was appended is written, or lost. */
   private writing: PromiseWithResolvers | null = null;
@@ -67,9 +68,9 @@ export class RunLog {
     return this.isLost || this.hasFailed;
   }
 
-  /** Whether somebody waits for what waits here. What only goes on with a text that readers see may wait for more of it. */
+  /** Whether somebody waits for what waits here. What only goes on with a text may wait for more of it. */
   get isUrgent(): boolean {
-    return this.isInHurry || !this.hasSpoken;
+    return this.isInHurry;
   }
 
   /** Whether its end is being written, or is. */
@@ -147,11 +148,10 @@ export class RunLog {
 
   /** What waits, for whoever writes it; answered by `wrote` or `lose`. Null where nothing does. */
   take(): RunBatch | null {
+    this.isInHurry = false;
     if (this.waiting.length === 0) return null;
     const { run } = this.options;
     const batch = { run, lastSeq: this.lastSeq, events: this.waiting, facts: this.facts };
-    this.hasSpoken ||= batch.events.some(({ type }) => type === 'text');
-    this.isInHurry = false;
     this.waiting = [];
     this.waitingCharacters = 0;
     this.facts = {};
@@ -255,6 +255,8 @@ export class RunLog {
   private enqueueDelta(said: Delta): void {
     const delta = makeStorable(said);
     const last = this.waiting.at(-1);
+    if (!this.lastDelta || !isSameMessage(this.lastDelta, delta)) this.isInHurry = true;
+    this.lastDelta = delta;
     this.waitingCharacters += delta.text.length;
     if (last && isSameMessage(last, delta)) last.text += delta.text;
     else this.waiting.push(delta);
@@ -262,7 +264,8 @@ export class RunLog {
 
   private push({ event, characters }: { event: NewProcessEvent; characters: number }): void {
     this.waiting.push(event);
-    if (!GOES_ON.has(event.type)) this.isInHurry = true;
+    this.lastDelta = null;
+    if (!SUMMARIES.has(event.type)) this.isInHurry = true;
     this.waitingCharacters += characters;
   }
 }

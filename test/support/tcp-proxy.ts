@@ -177,6 +177,7 @@ class Pipe {
     if (!this.stranded) return;
     this.isAnswerDoomed = true;
     this.store.write(this.stranded);
+    this.stranded = null;
   }
 
   reset(): void {
@@ -214,7 +215,7 @@ class Pipe {
   }
 
   private onClose(from: Socket, hadError: boolean): void {
-    if (this.stranded && from === this.client) return;
+    if ((this.stranded || this.isAnswerDoomed) && from === this.client) return;
     if (this.isSunk) {
       if (from === this.client && !this.proxy.isBlackHole) this.reset();
       return;
