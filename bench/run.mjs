@@ -23,7 +23,7 @@ const TURNS = 25;
 const rounds = [];
 const shares = [];
 const crowds = [];
-let memory;
+let serverMemory;
 await withServer(async (server) => {
   for (let round = -WARM_UP; round < RUNS; round += 1) {
     const figures = await inTurn(round, {
@@ -40,12 +40,13 @@ await withServer(async (server) => {
     crowds.push({
       runs: await inTurn(round, { bare: () => bareCrowd(server), service: () => crowd(server) }),
       turns: await inTurn(round, { bare: () => bareTurns(server), service: () => turns(server) }),
+      memory: await inTurn(round, { bare: () => bareMemory(server), service: () => serviceMemory(server) }),
     });
     process.stdout.write(`\r${round + 1} of ${CROWDS} crowds   `);
   }
-  memory = await inTurn(0, { bare: () => bareMemory(server), service: () => serviceMemory(server) });
+  serverMemory = pssOf(server.pid);
 });
-console.log(`\n${writeReport({ rounds, shares, crowds, memory })}`);
+console.log(`\n${writeReport({ rounds, shares, crowds, serverMemory })}`);
 process.exit(runShown(process.execPath, ['bench/leftovers.mjs']));
 
 /** Who goes first changes, so that neither always finds the machine as the other left it. */
@@ -142,11 +143,11 @@ async function bareMemory({ messagesUrl }) {
     await bareCli(messagesUrl, home, { onSpawn: (pid) => pids.add(pid) });
     remove();
   });
-  return { clis: await peakMemory(() => [...pids], running) };
+  return peakMemory(() => [...pids], running);
 }
 
 async function serviceMemory(server) {
   await untilQuiet(server, SPARES);
   const running = perSecond(2 * AT_ONCE, () => waitForAnswer(server));
-  return { clis: await peakMemory(() => clisOf(server.directory), running), server: pssOf(server.pid) };
+  return peakMemory(() => clisOf(server.directory), running);
 }
