@@ -15,11 +15,7 @@ beforeAll(async () => {
 afterAll(() => side.close());
 beforeEach(() => side.clear());
 
-async function addUser(): Promise<string> {
-  const id = uuid();
-  await side.prisma.user.create({ data: { id, email: `${id}@example.com`, passwordHash: '' } });
-  return id;
-}
+const addUser = () => side.addUser();
 
 async function submit(userId: string, count = 1, priority = 5): Promise<string[]> {
   const ids: string[] = [];

@@ -1,4 +1,5 @@
 import { Redis } from 'ioredis';
+import { tick } from '../../test/support/fake-log.js';
 import { createStores, type TestStores } from '../../test/support/stores.js';
 import { ProcessChannel } from './process-channel.js';
 import type { ProcessEvent } from './process-events.schemas.js';
@@ -17,7 +18,7 @@ const EVENTS: ProcessEvent[] = [
 
 /** Looks again whenever something may have come. */
 async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+  while (!isSo()) await tick();
 }
 
 describe('what servers tell each other', () => {

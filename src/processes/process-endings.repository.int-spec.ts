@@ -1,4 +1,5 @@
 import { v7 as uuid } from 'uuid';
+import { tick } from '../../test/support/fake-log.js';
 import { startTcpProxy } from '../../test/support/tcp-proxy.js';
 import { LEASE_MS, STARTED, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcessEvent } from './process-events.schemas.js';
@@ -539,7 +540,7 @@ describe('the end of a run', () => {
     await expect(cutOff.endings.conclude(run, [], ending(COMPLETED))).rejects.toThrow();
     expect(await side.endings.conclude(run, [], afterLoss)).not.toBeNull();
     proxy.restore();
-    while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));
+    while (proxy.swallowed === 0) await tick();
     expect(await side.find(run.processId)).toMatchObject({
       status: 'failed',
       error: { code: 'worker_lost' },

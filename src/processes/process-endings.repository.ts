@@ -267,8 +267,7 @@ async function release(
   const [written] = await client.$queryRaw<[Released]>`
     WITH process AS (
       UPDATE processes SET status = ${row.status}::process_status, attempt = ${row.attempt}, crash_count = ${row.crashCount},
-        loss_count = ${row.lossCount},
-        has_started = ${row.hasStarted}, owner = ${row.owner}, lease_until = ${toTime(row.leaseUntil)},
+        loss_count = ${row.lossCount}, has_started = ${row.hasStarted}, owner = ${row.owner}, lease_until = ${toTime(row.leaseUntil)},
         retry_at = ${toTime(row.retryAt)}, cancel_requested_at = ${toTime(row.cancelRequestedAt)},
         finished_at = ${toTime(row.finishedAt)}, result = ${row.result}, structured_result = ${toJson(row.structuredResult)}::json,
         error = ${toJson(row.error)}::jsonb, stop_reason = ${row.stopReason}, usage = ${toJson(row.usage)}::jsonb,
@@ -279,7 +278,8 @@ async function release(
     ), turn AS (
       UPDATE sessions SET head = head + 1 WHERE id = ${row.sessionId}::uuid AND ${endsTurn} AND EXISTS (SELECT FROM process)
     ), entries AS (${addedEvents(lastSeq, events)})
-    SELECT EXISTS (SELECT FROM process) AS "isWritten", (SELECT max("createdAt") FROM entries) AS "createdAt", next.id AS "nextId", next.retry_at AS "retryAt"
+    SELECT EXISTS (SELECT FROM process) AS "isWritten", (SELECT max("createdAt") FROM entries) AS "createdAt",
+      next.id AS "nextId", next.retry_at AS "retryAt"
     FROM (VALUES (true)) one LEFT JOIN (
       SELECT id, retry_at FROM processes WHERE session_id = ${row.sessionId}::uuid AND status = 'pending'
       ORDER BY created_at, id LIMIT 1

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import pg from 'pg';
 import { v7 as uuid } from 'uuid';
+import { tick } from '../../test/support/fake-log.js';
 import { startTcpProxy, type TcpProxy } from '../../test/support/tcp-proxy.js';
 import { NO_LIMITS, WriteSide } from '../../test/support/write-side.js';
 import type { NewProcess } from './process-row.repository.js';
@@ -95,8 +96,7 @@ describe('a name', () => {
   });
 
   it('is its user’s own', async () => {
-    const stranger = uuid();
-    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    const stranger = await side.addUser();
     expect(kindsOf([await submit({ key: 'mine' }), await submit({ key: 'mine', userId: stranger })])).toEqual(
       ['created', 'created'],
     );
@@ -201,8 +201,7 @@ describe('what is answered', () => {
   const VIEW = { status: 'pending', queuePosition: 1, prompt: PROCESS.prompt, metadata: PROCESS.metadata };
 
   it('is that there is no session where there is none, and then nothing is written', async () => {
-    const stranger = uuid();
-    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    const stranger = await side.addUser();
     const { sessionId } = await side.find(await side.submit());
     for (const [userId, id] of [
       [side.userId, uuid()],
@@ -229,9 +228,7 @@ describe('a full queue', () => {
   });
 
   it('takes from nobody more than may wait in all, but for what is written at the same moment', async () => {
-    const users = times(200, () => uuid());
-    for (const id of users)
-      await side.prisma.user.create({ data: { id, email: `${id}@example.com`, passwordHash: '' } });
+    const users = await Promise.all(times(200, () => side.addUser()));
     // Who has a share needs no lock.
     await Promise.all(users.map((userId) => submit({ userId })));
     await side.clear();
@@ -257,8 +254,7 @@ describe('a full queue', () => {
 
   it('makes no fork either, for which the last place is taken meanwhile', async () => {
     const limits = { maxPending: 1, maxPendingPerUser: 1 };
-    const stranger = uuid();
-    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    const stranger = await side.addUser();
     const run = await side.run();
     await side.endings.conclude(run, [], (history) => afterEnding(history, { status: 'completed' }));
     const { sessionId: originId } = await side.find(run.processId);
@@ -328,8 +324,7 @@ describe('a submit whose answer is lost', () => {
   });
 
   it('and that comes late, after it was refused, makes no process', async () => {
-    const stranger = uuid();
-    await side.prisma.user.create({ data: { id: stranger, email: `${stranger}@x.yz`, passwordHash: '' } });
+    const stranger = await side.addUser();
     await Promise.all([submit(), submit({ userId: stranger })]);
     await side.clear();
     const limits = { maxPending: 1, maxPendingPerUser: 1 };
@@ -347,7 +342,7 @@ describe('a submit whose answer is lost', () => {
     expect(await submitted).toEqual({ kind: 'full', of: 'all' });
     await side.clear();
     proxy.restore();
-    while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));
+    while (proxy.swallowed === 0) await tick();
     await expectProcesses(0);
   });
 
@@ -357,7 +352,7 @@ describe('a submit whose answer is lost', () => {
     proxy.swallowAnswers({ to: /WITH share AS/, times: 1 });
     const lost = submit({ key: 'lost', by: cutOff });
     lost.catch(() => undefined);
-    while (proxy.swallowed === 0) await new Promise((resolve) => setImmediate(resolve));
+    while (proxy.swallowed === 0) await tick();
     proxy.cut();
     await expect(lost).rejects.toThrow();
     const again = await submit({ key: 'lost', by: other });

@@ -116,10 +116,8 @@ export class ProcessSubmissionsRepository {
    * Without a transaction, in the hope that nobody gives the user's processes ranks between the look and the write.
    * @returns null where somebody has, or more is to be written than one statement can
    */
-  private async tryAtOnce(
-    { process, named, limits }: Submission,
-    commit: { wasTried: boolean },
-  ): Promise<Submitted | null> {
+  private async tryAtOnce(submission: Submission, commit: { wasTried: boolean }): Promise<Submitted | null> {
+    const { process, named, limits } = submission;
     if (process.session.kind === 'forked') return null;
     const look = await lookFor(this.prisma, process, named);
     if (!look) return null;
@@ -128,7 +126,7 @@ export class ProcessSubmissionsRepository {
     if (look.isOutOfOrder) return null;
     commit.wasTried = true;
     try {
-      const created = await createAt(this.prisma, { process, named, limits }, look);
+      const created = await create(this.prisma, submission, look);
       commit.wasTried = created !== null;
       return created;
     } catch (error) {
@@ -137,10 +135,8 @@ export class ProcessSubmissionsRepository {
     }
   }
 
-  private async submitLocked(
-    { process, named, limits }: Submission,
-    commit: { wasTried: boolean },
-  ): Promise<Submitted> {
+  private async submitLocked(submission: Submission, commit: { wasTried: boolean }): Promise<Submitted> {
+    const { process, named, limits } = submission;
     const { id, userId, session } = process;
     return this.prisma.$transaction(async (transaction) => {
       await lockShare(transaction, userId);
@@ -151,8 +147,7 @@ export class ProcessSubmissionsRepository {
       const refusal = refusalOf(look, limits);
       if (refusal) return refusal;
       if (session.kind === 'forked') await this.sessions.makeFork(transaction, userId, session);
-      const create = look.isOutOfOrder ? createOutOfOrder : createAt;
-      const created = await create(transaction, { process, named, limits }, look);
+      const created = await create(transaction, submission, look);
       // Under the lock that is all that may have come in between. The commit leaves the share a version that refuses whatever is
       // still on its way of a first try; a fork has none.
       if (!created && session.kind === 'forked') throw new NoPlaceForFork();
@@ -192,38 +187,31 @@ const joinedBy = (userId: string, { key, requestHash }: NamedRequest) => Prisma.
     ELSE json_build_object('kind', 'key_reused') END
   FROM idempotency_keys WHERE user_id = ${userId}::uuid AND key = ${key} AND expires_at > now()`;
 
-/** Makes a process at the place that was seen. @returns null where that place is not sure any more, or none is left */
-async function createAt(
+/**
+ * Makes a process at the place that was seen. Where the user's turns are to be given out anew, that needs a transaction that
+ * holds the lock of the share, and the log begins after it.
+ * @returns null where that place is not sure any more, or none is left
+ */
+async function create(
   client: Prisma.TransactionClient,
   submission: Submission,
   look: Look,
 ): Promise<Created | null> {
-  const row = rowOf(submission, look);
-  const queuePosition = look.position;
-  const events = firstEvents(row, queuePosition);
-  const inserted = await insert(client, submission, { row, version: look.version, events });
+  const { version, isOutOfOrder, position } = look;
+  const row = newRow(submission.process, { fairRank: look.fairRank, createdAt: look.now });
+  const log = { processId: row.id, lastSeq: 0 };
+  const events = firstEvents(row, position);
+  const inserted = await insert(client, submission, { row, version, events: isOutOfOrder ? [] : events });
   if (!inserted) return null;
-  const log = { processId: row.id, lastSeq: 0 };
-  return { kind: 'created', row, queuePosition, events: placeEvents(log, events, inserted.loggedAt) };
+  if (!isOutOfOrder) {
+    const placed = placeEvents(log, events, inserted.loggedAt);
+    return { kind: 'created', row, queuePosition: position, events: placed };
+  }
+  await giveOutTurns(client, row.userId);
+  const queuePosition = await countUpTo(client, row.id);
+  const written = await insertEvents(client, log, firstEvents(row, queuePosition));
+  return { kind: 'created', row, queuePosition, events: written };
 }
-
-/** As `createAt`, in a transaction that holds the lock of the share, and gives the user's turns out anew. */
-async function createOutOfOrder(
-  transaction: Prisma.TransactionClient,
-  submission: Submission,
-  look: Look,
-): Promise<Created | null> {
-  const row = rowOf(submission, look);
-  if (!(await insert(transaction, submission, { row, version: look.version, events: [] }))) return null;
-  await giveOutTurns(transaction, row.userId);
-  const queuePosition = await countUpTo(transaction, row.id);
-  const log = { processId: row.id, lastSeq: 0 };
-  const events = await insertEvents(transaction, log, firstEvents(row, queuePosition));
-  return { kind: 'created', row, queuePosition, events };
-}
-
-const rowOf = ({ process }: Submission, { fairRank, now }: Look) =>
-  newRow(process, { fairRank, createdAt: now });
 
 const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
   { type: 'created', process: toProcess({ ...row, lastSeq: 1 }, position) },

@@ -74,6 +74,13 @@ export class WriteSide {
     return new WriteSide(this.stores, connect(this.stores, databaseUrl), this.userId);
   }
 
+  /** @returns the id of a further user */
+  async addUser(): Promise<string> {
+    const id = uuid();
+    await this.prisma.user.create({ data: { id, email: `${id}@example.com`, passwordHash: '' } });
+    return id;
+  }
+
   /** Forgets every process. */
   async clear(): Promise<void> {
     await this.stores.query('TRUNCATE sessions CASCADE');

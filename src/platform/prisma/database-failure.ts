@@ -46,19 +46,22 @@ export function isStoreOutage(thrown: unknown): boolean {
   );
 }
 
-/** Whether the same write may succeed when it is tried again: an outage, a deadlock, a failed serialization. */
-export const isTransient = (thrown: unknown) =>
-  isStoreOutage(thrown) ||
+/** Whether a deadlock or a failed serialization has undone it. */
+const wasUndone = (thrown: unknown) =>
   causes(thrown).some(({ code }) => code === '40P01' || code === '40001' || code === 'P2034');
 
-// A connection that was not had, and a transaction that was chosen to be undone: nothing of the write was done.
-const NOTHING_DONE = /^(P1001|P2024|P2034|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|53300|57P03|40P01|40001)$/;
-const NOT_CONNECTED = /Can't reach database server|timeout exceeded when trying to connect/i;
+/** Whether the same write may succeed when it is tried again: an outage, a deadlock, a failed serialization. */
+export const isTransient = (thrown: unknown) => isStoreOutage(thrown) || wasUndone(thrown);
 
-/** Whether it is certain that the database has done nothing of a write that failed. */
+const NOT_CONNECTED_CODES = /^(P1001|P2024|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|53300|57P03)$/;
+const NOT_CONNECTED_MESSAGE = /Can't reach database server|timeout exceeded when trying to connect/i;
+
+/** Whether it is certain that the database has done nothing of a write that failed: it was undone, or had no connection. */
 export const hasDoneNothing = (thrown: unknown) =>
+  wasUndone(thrown) ||
   causes(thrown).some(
-    ({ code, message }) => (code !== null && NOTHING_DONE.test(code)) || NOT_CONNECTED.test(message),
+    ({ code, message }) =>
+      (code !== null && NOT_CONNECTED_CODES.test(code)) || NOT_CONNECTED_MESSAGE.test(message),
   );
 
 /** Whether a unique index refused the write. */
