@@ -4,6 +4,7 @@ import { lchown, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { bwrapArguments, INNER_UID, programArguments } from './bwrap-arguments.js';
+import { TUNING } from './cli-environment.js';
 import { type LaunchFolders } from './engine-folders.js';
 import { type KeyProxy, SOCKET_NAME } from './key-proxy.js';
 import { type Containment, type Launcher, type LaunchSite } from './launcher.js';
@@ -23,8 +24,9 @@ const INNER_BWRAP = '/opt/claude/bwrap';
 const HOME = '/home/claude';
 /** The CLI listens there for others of its kind. */
 const CLI_SOCKETS = '/tmp/cc-socks';
-/** Variables of the CLI that they do not get. */
+/** Variables of the CLI that they do not get: those that lead to the Messages API, and those that are for the CLI alone. */
 const WITHHELD = [
+  ...Object.keys(TUNING),
   'ANTHROPIC_API_KEY',
   'ANTHROPIC_UNIX_SOCKET',
   'ANTHROPIC_BASE_URL',
@@ -153,13 +155,13 @@ async function writeFiles(
   uid: number,
   program: readonly string[] | null,
 ): Promise<Record<string, string>> {
-  const enter = [INNER_BWRAP, ...(program ?? []).map(quoted), '--chdir', '"$PWD"', '--'].join(' ');
-  // Not left to bubblewrap: the first process of the namespace would still show them.
-  const inNamespaces = program ? `unset ${WITHHELD.join(' ')}\nexec ${enter}` : 'exec';
+  const enter = program ? [INNER_BWRAP, ...program.map(quoted), '--chdir', '"$PWD"', '--'] : [];
+  const command = [...enter, '/bin/bash', '-c', '"$1"'].join(' ');
   const contents = {
     '/etc/passwd': `claude:x:${uid}:${uid}::/workspace:/bin/bash\n`,
     '/etc/group': `claude:x:${uid}:\n`,
-    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\n${inNamespaces} /bin/bash -c "$1"\n`,
+    // Variables are not left to bubblewrap: the first process of the namespace would still show them.
+    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\nunset ${WITHHELD.join(' ')}\nexec ${command}\n`,
   };
   const written = Object.entries(contents).map(async ([place, text]) => {
     const path = join(folder, place.slice(place.lastIndexOf('/') + 1));

@@ -14,6 +14,13 @@ export interface NetworkAccess {
   extraCaCerts?: string;
 }
 
+/**
+ * For the CLI alone: it runs by Bun, which runs by JavaScriptCore, whose optimizing compilers cost more than they save in the few
+ * turns of most CLIs (docs/adr/0030). The engine's options are no promise of Bun's, which does not start with one that it does not
+ * know (https://github.com/oven-sh/bun/pull/38881): see `CliProbe`.
+ */
+export const TUNING: Readonly<Record<string, string>> = { BUN_JSC_useDFGJIT: '0' };
+
 /** The whole environment of a launch's CLI: made from this list, never from the server's own. */
 export function cliEnvironment(launch: {
   id: string;
@@ -22,11 +29,14 @@ export function cliEnvironment(launch: {
   site: Record<string, string>;
   /** What it shows the Messages API for a key. */
   token: string;
+  /** What of `TUNING` its CLI knows. */
+  tuning: Readonly<Record<string, string>>;
   /** How often the CLI repeats a failed request to the Messages API; its own default (10) unless told. */
   apiMaxRetries: number | undefined;
 }): Record<string, string> {
   return {
     ...launch.site,
+    ...launch.tuning,
     CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS: '1',
     LANG: 'C.UTF-8',
     HOME: launch.configFolder,

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { TUNING } from './cli-environment.js';
 import { within } from './launch-end.js';
 
 /** The one that everything here was seen to work with. An older one may not know what keeps a prompt from being obeyed. */
@@ -21,6 +22,8 @@ interface CliState {
 /** Looks whether there is a CLI, and which. */
 export class CliProbe {
   private readonly versions = new Map<string, Promise<string | null>>();
+  /** The paths of those that start with `TUNING`. */
+  private readonly tunable = new Set<string>();
 
   /** @param home a folder that it may take for its home */
   constructor(private readonly home: string) {}
@@ -40,6 +43,7 @@ export class CliProbe {
   async requireRecent(path: string): Promise<void> {
     const { mtimeMs, size } = await stat(path);
     const key = `${path} ${mtimeMs} ${size}`;
+    if (!this.versions.has(key)) this.tunable.delete(path);
     // One that does not tell is seen through when it is to run.
     const asked = this.versions.get(key) ?? this.ask(path).catch(() => null);
     this.versions.clear();
@@ -48,8 +52,24 @@ export class CliProbe {
     if (version !== null && isTooOld(version)) throw new Error(tooOld(version));
   }
 
+  /** What of `TUNING` a CLI is known to start with: nothing, unless it was asked. */
+  tuningOf(path: string): Readonly<Record<string, string>> {
+    return this.tunable.has(path) ? TUNING : {};
+  }
+
   private async ask(path: string): Promise<string | null> {
-    const env = { PATH: '/usr/bin:/bin', HOME: this.home };
+    const version = await this.askWith(path, TUNING).catch((error: unknown) => {
+      // One that hangs is not waited for twice.
+      if ((error as { killed?: boolean }).killed) throw error;
+      return null;
+    });
+    if (version === null) this.tunable.delete(path);
+    else this.tunable.add(path);
+    return version ?? this.askWith(path, {});
+  }
+
+  private async askWith(path: string, more: Readonly<Record<string, string>>): Promise<string | null> {
+    const env = { ...more, PATH: '/usr/bin:/bin', HOME: this.home };
     const { stdout } = await runFile(path, ['--version'], {
       env,
       timeout: TIMEOUT_MS,

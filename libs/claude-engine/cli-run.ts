@@ -1,7 +1,6 @@
 import { type CanUseTool, type SDKMessage } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
 import { isExecutable } from './cli-path.js';
-import { type CliProbe } from './cli-probe.js';
 import { type CliSupply } from './cli-supply.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
@@ -43,7 +42,6 @@ export interface RunSettings extends CliSettings {
   offer: ToolOffer;
   defaultModel: string | undefined;
   stallMs: number;
-  probe: CliProbe;
   guard: Guard | null;
 }
 

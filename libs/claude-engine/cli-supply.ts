@@ -1,5 +1,4 @@
 import { isExecutable } from './cli-path.js';
-import { type CliProbe } from './cli-probe.js';
 import { type Conversation } from './conversation.js';
 import { Departures } from './departures.js';
 import { type LiveLaunch } from './engine-notice.js';
@@ -29,7 +28,6 @@ export interface SupplyOptions {
 
 interface SupplySettings extends CliSettings {
   cliPath: string | null;
-  probe: CliProbe;
   offer: ToolOffer;
   defaultModel: string | undefined;
 }

@@ -1,4 +1,7 @@
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, realpath, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { bundledCliPath } from './cli-path.js';
 import { type SandboxOptions } from './index.js';
 import { processesOf } from './process-table.js';
 import { EngineBench, KEY, NO_SANDBOX, SANDBOX } from './test-support.js';
@@ -6,6 +9,7 @@ import { EngineBench, KEY, NO_SANDBOX, SANDBOX } from './test-support.js';
 const EVERYWHERE = [
   'ANTHROPIC_API_KEY',
   'ANTHROPIC_BASE_URL',
+  'BUN_JSC_useDFGJIT',
   'CLAUDE_AGENT_SDK_VERSION',
   'CLAUDE_CODE_DISABLE_AUTO_MEMORY',
   'CLAUDE_CODE_DISABLE_BACKGROUND_TASKS',
@@ -23,6 +27,13 @@ const EVERYWHERE = [
   'TMPDIR',
 ];
 
+/** Reads a file of each process of the one launch, by its name in `/proc`. */
+async function readerOf({ engine }: EngineBench): Promise<(file: string) => Promise<string[]>> {
+  const [launch] = engine.liveLaunches();
+  const pids = await processesOf({ id: launch!.launchId, groupId: launch!.pid });
+  return (file) => Promise.all(pids.map((pid) => readFile(`/proc/${pid}/${file}`, 'latin1')));
+}
+
 describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
   { name: 'without a sandbox', sandbox: NO_SANDBOX, more: ['CLAUDE_CODE_TMPDIR'] },
   {
@@ -33,6 +44,8 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
 ])('a CLI $name', ({ sandbox, more }) => {
   it('knows nothing of our environment, holds no key, and shows its prompt to nobody', async () => {
     const bench = await EngineBench.open({ sandbox });
+    // However long that takes: a run would not wait for it.
+    await bench.engine.probe();
     process.env.ENGINE_TEST_CANARY = 'canary-4711';
     const run = bench.begin({
       prompt: 'canary-prompt\n[[hang]]',
@@ -41,9 +54,7 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
     });
     await run.until('started');
     delete process.env.ENGINE_TEST_CANARY;
-    const [launch] = bench.engine.liveLaunches();
-    const pids = await processesOf({ id: launch!.launchId, groupId: launch!.pid });
-    const read = (file: string) => Promise.all(pids.map((pid) => readFile(`/proc/${pid}/${file}`, 'latin1')));
+    const read = await readerOf(bench);
     const [environments, commandLines] = [await read('environ'), await read('cmdline')];
     await run.iterator.return?.();
     await bench.close();
@@ -58,4 +69,19 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
       .map((variable) => variable.split('=')[0]);
     expect(names.filter((name) => name).toSorted()).toEqual([...EVERYWHERE, ...more].toSorted());
   });
+});
+
+it('A CLI that does not start as it is tuned is started as it comes', async () => {
+  const directory = await realpath(await mkdtemp(join(tmpdir(), 'engine-')));
+  const cliPath = join(directory, 'picky-claude');
+  const refusal = 'if [ -n "$BUN_JSC_useDFGJIT" ]; then exit 1; fi';
+  await writeFile(cliPath, `#!/bin/sh\n${refusal}\nexec '${bundledCliPath()}' "$@"\n`, { mode: 0o755 });
+  const bench = await EngineBench.open({ directory, sandbox: NO_SANDBOX, cliPath });
+  expect(await bench.engine.probe()).toMatchObject({ isAvailable: true });
+  const run = bench.begin({ prompt: '[[text Hi]]\n[[hang]]' });
+  await run.until('started');
+  expect(String(await (await readerOf(bench))('environ'))).not.toContain('BUN_');
+  await run.iterator.return?.();
+  expect(await (await bench.run({ prompt: '[[text Hi]]' })).ending()).toMatchObject({ kind: 'completed' });
+  await bench.close();
 });

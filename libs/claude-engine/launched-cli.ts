@@ -7,6 +7,7 @@ import {
 } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
 import { cliEnvironment } from './cli-environment.js';
+import { type CliProbe } from './cli-probe.js';
 import { type EngineFolders, type LaunchFolders } from './engine-folders.js';
 import { type Usage } from './engine-event.js';
 import { type EngineNotice } from './engine-notice.js';
@@ -25,6 +26,7 @@ export interface CliSettings {
   folders: EngineFolders;
   launcher: Launcher;
   upstream: Upstream;
+  probe: CliProbe;
   models: readonly string[] | undefined;
   apiMaxRetries: number | undefined;
   ladder: Ladder;
@@ -114,6 +116,7 @@ export class LaunchedCli {
             configFolder: this.folders.config,
             site: site.environment,
             token: this.token,
+            tuning: this.settings.probe.tuningOf(cliPath),
             apiMaxRetries: this.settings.apiMaxRetries,
           }),
           ...more.environment,

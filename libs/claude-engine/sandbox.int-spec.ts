@@ -170,7 +170,7 @@ describeOnLinux.each([
     expect(bench.notices.filter(({ kind }) => kind === 'programs_not_separated')).toEqual([]);
     const command = `cat > /tmp/take-over <<'END'\n${TAKE_OVER}\nEND
       perl /tmp/take-over
-      env | grep -E 'ANTHROPIC|MESSAGING'; find / -name '*.sock' 2>/dev/null | grep -E '/(run|tmp)/'
+      env | grep -E 'ANTHROPIC|MESSAGING|BUN_'; find / -name '*.sock' 2>/dev/null | grep -E '/(run|tmp)/'
       readlink /proc/[0-9]*/exe | grep claude/claude; grep -aso 'launch-[A-Za-z0-9_-]*' /proc/[0-9]*/environ
       for file in $CLAUDE_CONFIG_DIR/.claude.json $CLAUDE_CONFIG_DIR/settings.json $CLAUDE_CONFIG_DIR/.bash_profile; do
         (echo '{}' >> $file) 2>/dev/null && echo "wrote $file"; done
