@@ -8,7 +8,7 @@ import { ProcessLogRepository } from './process-log.repository.js';
 /** How long a reader may lag where Redis lost a message. */
 const BACKSTOP_MS = 2_000;
 /** How long it is waited for a word of a log, before it is looked up what was committed while nobody listened. */
-const FIRST_WORD_MS = 50;
+const FIRST_WORD_MS = 250;
 /** What a reader that is behind holds in memory: so many events, and no more bytes than that and one event. */
 const PAGE = { limit: 200, maxBytes: 256 * 1024 };
 
