@@ -175,10 +175,13 @@ export class CliRun implements Occupant {
     // Nothing is lost by asking at once where it is likely that nothing has to be started.
     if (this.supply.hasKept(workspaceKey)) void this.mayAsk();
     this.current = await this.supply.takeKept(request, this.context, this.request.promptId);
-    const cliPath = this.current ? this.settings.cliPath : await this.requireCli();
     const conversation = this.current
       ? Conversation.remembered(this.request, transcript)
       : await Conversation.of(this.request, transcript);
+    if (!this.current && conversation.isFresh)
+      this.current = await this.supply.takeSpare(request, this.context);
+    // Before anything is said: what has said nothing may step aside for the API.
+    const cliPath = this.current ? null : await this.requireCli();
     for (const { id, text } of this.steering.takeKept(conversation.entries))
       this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
     const isSaidMore = this.steering.hasUnread;
@@ -191,11 +194,9 @@ export class CliRun implements Occupant {
     await this.answer({ conversation, request, cliPath, question: conversation.question(isSaidMore) });
   }
 
-  /** Asks the CLI at hand, a spare, or one that is started for it. */
+  /** Asks the CLI at hand, or one that is started for it. */
   private async answer(task: Task): Promise<void> {
     const { conversation, request, question } = task;
-    if (!this.current && conversation.isFresh)
-      this.current = await this.supply.takeSpare(request, this.context);
     const cli = this.current ?? (await this.launch(task));
     if (!cli) return;
     if (this.stopEarly()) return cli.launch.end();
