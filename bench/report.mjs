@@ -106,7 +106,8 @@ run them, and turns of four conversations. The CLI is the real one (Agent SDK ${
 once, so that only the CLI's time and ours are measured. ${availableParallelism()} cores, ${size} GiB, Node ${process.versions.node}.
 
 The service is configured as it comes, with four slots. A new conversation finds a spare, while nobody asks for more at once; a
-second turn finds the CLI that the first one left. Memory is PSS, in which what is shared counts in parts; the server, one
+second turn finds the CLI that the first one left. Its CLIs run without their optimizing compilers, the bare ones as they come
+([ADR 30](adr/0030-clis-are-not-optimized.md)). Memory is PSS, in which what is shared counts in parts; the server, one
 process for all of them, has another ${mib(serverMemory)}.
 `;
 }

@@ -24,9 +24,8 @@ const INNER_BWRAP = '/opt/claude/bwrap';
 const HOME = '/home/claude';
 /** The CLI listens there for others of its kind. */
 const CLI_SOCKETS = '/tmp/cc-socks';
-/** Variables of the CLI that they do not get: those that lead to the Messages API, and those that are for the CLI alone. */
+/** Variables of the CLI that they do not get. */
 const WITHHELD = [
-  ...Object.keys(TUNING),
   'ANTHROPIC_API_KEY',
   'ANTHROPIC_UNIX_SOCKET',
   'ANTHROPIC_BASE_URL',
@@ -156,12 +155,13 @@ async function writeFiles(
   program: readonly string[] | null,
 ): Promise<Record<string, string>> {
   const enter = program ? [INNER_BWRAP, ...program.map(quoted), '--chdir', '"$PWD"', '--'] : [];
+  // Not left to bubblewrap: the first process of the namespace would still show them.
+  const withheld = [...Object.keys(TUNING), ...(program ? WITHHELD : [])].join(' ');
   const command = [...enter, '/bin/bash', '-c', '"$1"'].join(' ');
   const contents = {
     '/etc/passwd': `claude:x:${uid}:${uid}::/workspace:/bin/bash\n`,
     '/etc/group': `claude:x:${uid}:\n`,
-    // Variables are not left to bubblewrap: the first process of the namespace would still show them.
-    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\nunset ${WITHHELD.join(' ')}\nexec ${command}\n`,
+    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\nunset ${withheld}\nexec ${command}\n`,
   };
   const written = Object.entries(contents).map(async ([place, text]) => {
     const path = join(folder, place.slice(place.lastIndexOf('/') + 1));

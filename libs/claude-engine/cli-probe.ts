@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { TUNING } from './cli-environment.js';
-import { within } from './launch-end.js';
 
 /** The one that everything here was seen to work with. An older one may not know what keeps a prompt from being obeyed. */
 const OLDEST_CLI = '2.1.330';
@@ -19,11 +19,23 @@ interface CliState {
   detail: string | null;
 }
 
+/** A CLI that can be started. */
+export interface UsableCli {
+  path: string;
+  /** What of `TUNING` it is known to start with. */
+  tuning: Readonly<Record<string, string>>;
+}
+
+interface Asked {
+  version: Promise<string | null>;
+  /** Null: to be asked again. */
+  startsTuned: Promise<boolean> | null;
+}
+
 /** Looks whether there is a CLI, and which. */
 export class CliProbe {
-  private readonly versions = new Map<string, Promise<string | null>>();
-  /** The paths of those that start with `TUNING`. */
-  private readonly tunable = new Set<string>();
+  /** What the program has told that was used last, by what tells it from another. */
+  private readonly told = new Map<string, Asked>();
 
   /** @param home a folder that it may take for its home */
   constructor(private readonly home: string) {}
@@ -40,36 +52,29 @@ export class CliProbe {
   }
 
   /** What has not changed since is not asked again. @throws Error for a CLI that is too old */
-  async requireRecent(path: string): Promise<void> {
-    const { mtimeMs, size } = await stat(path);
-    const key = `${path} ${mtimeMs} ${size}`;
-    if (!this.versions.has(key)) this.tunable.delete(path);
+  async requireRecent(path: string): Promise<UsableCli> {
+    const { mtimeMs, size, ino } = await stat(path);
+    const key = `${path} ${mtimeMs} ${size} ${ino}`;
     // One that does not tell is seen through when it is to run.
-    const asked = this.versions.get(key) ?? this.ask(path).catch(() => null);
-    this.versions.clear();
-    this.versions.set(key, asked);
-    const version = (await within(PATIENCE_MS, asked)) ? await asked : null;
+    const asked = this.told.get(key) ?? { version: this.ask(path).catch(() => null), startsTuned: null };
+    this.told.clear();
+    this.told.set(key, asked);
+    const startsTuned = (asked.startsTuned ??= this.askTuned(path).catch(() => false));
+    const patience = sleep(PATIENCE_MS, null, { ref: false });
+    const version = await Promise.race([asked.version, patience]);
     if (version !== null && isTooOld(version)) throw new Error(tooOld(version));
+    const isTuned = await Promise.race([startsTuned, patience]);
+    // It may have failed for a reason of the moment.
+    if (isTuned === false) asked.startsTuned = null;
+    return { path, tuning: isTuned ? TUNING : {} };
   }
 
-  /** What of `TUNING` a CLI is known to start with: nothing, unless it was asked. */
-  tuningOf(path: string): Readonly<Record<string, string>> {
-    return this.tunable.has(path) ? TUNING : {};
+  private async askTuned(path: string): Promise<boolean> {
+    return (await this.ask(path, TUNING)) !== null;
   }
 
-  private async ask(path: string): Promise<string | null> {
-    const version = await this.askWith(path, TUNING).catch((error: unknown) => {
-      // One that hangs is not waited for twice.
-      if ((error as { killed?: boolean }).killed) throw error;
-      return null;
-    });
-    if (version === null) this.tunable.delete(path);
-    else this.tunable.add(path);
-    return version ?? this.askWith(path, {});
-  }
-
-  private async askWith(path: string, more: Readonly<Record<string, string>>): Promise<string | null> {
-    const env = { ...more, PATH: '/usr/bin:/bin', HOME: this.home };
+  private async ask(path: string, tuning: UsableCli['tuning'] = {}): Promise<string | null> {
+    const env = { ...tuning, PATH: '/usr/bin:/bin', HOME: this.home };
     const { stdout } = await runFile(path, ['--version'], {
       env,
       timeout: TIMEOUT_MS,

@@ -2,6 +2,7 @@ import { type CanUseTool, type SDKMessage } from '@anthropic-ai/claude-agent-sdk
 import { type EngineRequest, type RunContext } from './claude-engine.js';
 import { isExecutable } from './cli-path.js';
 import { type CliSupply } from './cli-supply.js';
+import { type CliProbe, type UsableCli } from './cli-probe.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
 import {
@@ -42,6 +43,7 @@ export interface RunSettings extends CliSettings {
   offer: ToolOffer;
   defaultModel: string | undefined;
   stallMs: number;
+  probe: CliProbe;
   guard: Guard | null;
 }
 
@@ -58,8 +60,6 @@ const WORDS: ReadonlySet<EngineEvent['type']> = new Set(['text', 'thinking', 'to
 interface Task {
   conversation: Conversation;
   request: LaunchRequest;
-  /** Of a CLI that can be started; null where there is one already. */
-  cliPath: string | null;
   /** Null where the CLI goes on by itself, or is told what there is to answer. */
   question: Question | null;
 }
@@ -181,7 +181,7 @@ export class CliRun implements Occupant {
     if (!this.current && conversation.isFresh)
       this.current = await this.supply.takeSpare(request, this.context);
     // Before anything is said: what has said nothing may step aside for the API.
-    const cliPath = this.current ? null : await this.requireCli();
+    const program = this.current ? null : await this.requireCli();
     for (const { id, text } of this.steering.takeKept(conversation.entries))
       this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
     const isSaidMore = this.steering.hasUnread;
@@ -191,13 +191,13 @@ export class CliRun implements Occupant {
       return;
     }
     this.conversation = conversation;
-    await this.answer({ conversation, request, cliPath, question: conversation.question(isSaidMore) });
+    await this.answer({ conversation, request, question: conversation.question(isSaidMore) }, program);
   }
 
   /** Asks the CLI at hand, or one that is started for it. */
-  private async answer(task: Task): Promise<void> {
+  private async answer(task: Task, program: UsableCli | null): Promise<void> {
     const { conversation, request, question } = task;
-    const cli = this.current ?? (await this.launch(task));
+    const cli = this.current ?? (program && (await this.launch(task, program)));
     if (!cli) return;
     if (this.stopEarly()) return cli.launch.end();
     cli.enter(this, conversation);
@@ -206,7 +206,7 @@ export class CliRun implements Occupant {
   }
 
   /** Starts a CLI for it. Null where the run has ended before. */
-  private async launch({ conversation, request, cliPath }: Task): Promise<LaunchedCli | null> {
+  private async launch({ conversation, request }: Task, program: UsableCli): Promise<LaunchedCli | null> {
     if (!conversation.isFresh) this.supply.missKept();
     this.supply.makeRoom();
     const workspace = await this.settings.folders.makeWorkspace(this.context.workspaceKey);
@@ -218,7 +218,7 @@ export class CliRun implements Occupant {
     // A CLI that goes on by itself asks as soon as it is up.
     if (conversation.standing.kind === 'cut_off') await Promise.race([mayAsk, this.stopped.promise]);
     if (this.stopEarly()) return null;
-    await cli.start(cliPath ?? '', request, {
+    await cli.start(program, request, {
       options: conversation.options(),
       environment: conversation.environment(),
     });
@@ -226,15 +226,14 @@ export class CliRun implements Occupant {
   }
 
   /** @throws Error where there is no CLI that can be started */
-  private async requireCli(): Promise<string> {
+  private async requireCli(): Promise<UsableCli> {
     const { cliPath, probe } = this.settings;
     if (cliPath === null || !(await isExecutable(cliPath))) {
       throw new Error(
         `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
       );
     }
-    await probe.requireRecent(cliPath);
-    return cliPath;
+    return probe.requireRecent(cliPath);
   }
 
   private ask(cli: LaunchedCli, question: Question | null): void {

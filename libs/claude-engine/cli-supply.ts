@@ -1,4 +1,5 @@
 import { isExecutable } from './cli-path.js';
+import { type CliProbe } from './cli-probe.js';
 import { type Conversation } from './conversation.js';
 import { Departures } from './departures.js';
 import { type LiveLaunch } from './engine-notice.js';
@@ -28,6 +29,7 @@ export interface SupplyOptions {
 
 interface SupplySettings extends CliSettings {
   cliPath: string | null;
+  probe: CliProbe;
   offer: ToolOffer;
   defaultModel: string | undefined;
 }
@@ -133,7 +135,8 @@ export class CliSupply {
     if (await folders.hasWorkspace(workspaceKey)) return null;
     const spare = this.spares.take(request);
     if (!spare) return null;
-    if (await folders.handOver(folders.spareWorkspace(spare.folders), workspaceKey)) return spare;
+    const isHandedOver = folders.handOver(folders.spareWorkspace(spare.folders), workspaceKey);
+    if (await isHandedOver.catch(() => false)) return spare;
     await spare.discard();
     return null;
   }
@@ -184,11 +187,11 @@ export class CliSupply {
   private async startSpare(request: LaunchRequest, onLaunched: (cli: LaunchedCli) => void): Promise<boolean> {
     const { cliPath, folders, probe } = this.settings;
     if (cliPath === null || !(await isExecutable(cliPath))) return false;
-    await probe.requireRecent(cliPath);
+    const program = await probe.requireRecent(cliPath);
     const cli = await LaunchedCli.make(this.settings);
     try {
       await cli.prepare(await folders.makeSpareWorkspace(cli.folders));
-      await cli.start(cliPath, request);
+      await cli.start(program, request);
     } catch (error) {
       this.settings.onNotice({ kind: 'launch_failed', launchId: cli.launch.id, reason: String(error) });
       await cli.discard();

@@ -44,8 +44,8 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
 ])('a CLI $name', ({ sandbox, more }) => {
   it('knows nothing of our environment, holds no key, and shows its prompt to nobody', async () => {
     const bench = await EngineBench.open({ sandbox });
-    // However long that takes: a run would not wait for it.
-    await bench.engine.probe();
+    // The first does not wait for long to be told how the CLI can be started.
+    await bench.run({ prompt: '[[text Hi]]' });
     process.env.ENGINE_TEST_CANARY = 'canary-4711';
     const run = bench.begin({
       prompt: 'canary-prompt\n[[hang]]',
@@ -69,6 +69,20 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
       .map((variable) => variable.split('=')[0]);
     expect(names.filter((name) => name).toSorted()).toEqual([...EVERYWHERE, ...more].toSorted());
   });
+});
+
+it('What tools start does not get what is for the CLI alone', async () => {
+  const bench = await EngineBench.open({ sandbox: SANDBOX });
+  await bench.run({ prompt: '[[text Hi]]' });
+  const hanging = bench.begin({ prompt: '[[hang]]' });
+  await hanging.until('started');
+  expect(String(await (await readerOf(bench))('environ'))).toContain('BUN_JSC_useDFGJIT=0');
+  await hanging.iterator.return?.();
+  const run = await bench.run({ prompt: '[[tool Bash {"command":"env"}]]', allowedTools: ['Bash'] });
+  const [result] = run.all('tool_result');
+  expect(result?.content).toContain('CLAUDE_RUNNER_LAUNCH=');
+  expect(result?.content).not.toContain('BUN_');
+  await bench.close();
 });
 
 it('A CLI that does not start as it is tuned is started as it comes', async () => {

@@ -7,7 +7,7 @@ import {
 } from '@anthropic-ai/claude-agent-sdk';
 import { randomUUID } from 'node:crypto';
 import { cliEnvironment } from './cli-environment.js';
-import { type CliProbe } from './cli-probe.js';
+import { type UsableCli } from './cli-probe.js';
 import { type EngineFolders, type LaunchFolders } from './engine-folders.js';
 import { type Usage } from './engine-event.js';
 import { type EngineNotice } from './engine-notice.js';
@@ -26,7 +26,6 @@ export interface CliSettings {
   folders: EngineFolders;
   launcher: Launcher;
   upstream: Upstream;
-  probe: CliProbe;
   models: readonly string[] | undefined;
   apiMaxRetries: number | undefined;
   ladder: Ladder;
@@ -95,7 +94,7 @@ export class LaunchedCli {
 
   /** Starts it at the place that is prepared. */
   async start(
-    cliPath: string,
+    { path, tuning }: UsableCli,
     request: LaunchRequest,
     more: { options?: Options; environment?: Record<string, string> } = {},
   ): Promise<void> {
@@ -109,14 +108,14 @@ export class LaunchedCli {
         ...options,
         sessionStore: this.mirror.store,
         sessionStoreFlush: 'eager',
-        pathToClaudeCodeExecutable: cliPath,
+        pathToClaudeCodeExecutable: path,
         env: {
           ...cliEnvironment({
             id: this.launch.id,
             configFolder: this.folders.config,
             site: site.environment,
             token: this.token,
-            tuning: this.settings.probe.tuningOf(cliPath),
+            tuning,
             apiMaxRetries: this.settings.apiMaxRetries,
           }),
           ...more.environment,

@@ -253,7 +253,7 @@ describe('a reader of a log', () => {
   });
 
   describe('once the subscription stands', () => {
-    const FIRST_LOOK_MS = 50;
+    const FIRST_LOOK_MS = 250;
     const follow = (known: ProcessEvent[] = []) => {
       const log = new FakeLog();
       log.isRedisAway = true;
