@@ -24,7 +24,7 @@ const INNER_BWRAP = '/opt/claude/bwrap';
 const HOME = '/home/claude';
 /** The CLI listens there for others of its kind. */
 const CLI_SOCKETS = '/tmp/cc-socks';
-/** Variables of the CLI that they do not get. */
+/** Variables of the CLI that they do not get. Without namespaces of their own they would find them in its memory. */
 const WITHHELD = [
   'ANTHROPIC_API_KEY',
   'ANTHROPIC_UNIX_SOCKET',

@@ -26,19 +26,50 @@ export interface UsableCli {
   tuning: Readonly<Record<string, string>>;
 }
 
-interface Asked {
-  version: Promise<string | null>;
-  /** Null: to be asked again. */
-  startsTuned: Promise<boolean> | null;
+/** What a program answers to a question. One that it fails to answer is put again by and by, and nobody waits for that. */
+class Question {
+  /** Null until there is one. */
+  answer: string | null = null;
+  private readonly first: Promise<void>;
+  private askedAt = 0;
+
+  constructor(
+    private readonly ask: () => Promise<string | null>,
+    private pauseMs: number,
+  ) {
+    this.first = this.put();
+  }
+
+  /** @param patience what ends the wait for the first answer */
+  async hear(patience: Promise<unknown>): Promise<string | null> {
+    await Promise.race([this.first, patience]);
+    if (this.answer === null && performance.now() - this.askedAt > this.pauseMs) {
+      this.pauseMs *= 2;
+      void this.put();
+    }
+    return this.answer;
+  }
+
+  private async put(): Promise<void> {
+    this.askedAt = performance.now();
+    const answer = await this.ask().catch(() => null);
+    this.answer ??= answer;
+  }
 }
 
 /** Looks whether there is a CLI, and which. */
 export class CliProbe {
-  /** What the program has told that was used last, by what tells it from another. */
-  private readonly told = new Map<string, Asked>();
+  /** Of the program that was used last: its version, as it comes and as it answers where it is tuned. By what tells it from others. */
+  private readonly questions = new Map<string, { plain: Question; tuned: Question }>();
 
-  /** @param home a folder that it may take for its home */
-  constructor(private readonly home: string) {}
+  /**
+   * @param home a folder that it may take for its home
+   * @param pauseMs until what was not answered is asked again; each time it is twice as long
+   */
+  constructor(
+    private readonly home: string,
+    private readonly pauseMs = 60_000,
+  ) {}
 
   async look(path: string | null): Promise<CliState> {
     if (path === null) return { version: null, detail: 'No CLI for this platform is installed.' };
@@ -51,26 +82,22 @@ export class CliProbe {
     }
   }
 
-  /** What has not changed since is not asked again. @throws Error for a CLI that is too old */
+  /** What has answered and has not changed since is not asked again. @throws Error for a CLI that is too old */
   async requireRecent(path: string): Promise<UsableCli> {
     const { mtimeMs, size, ino } = await stat(path);
     const key = `${path} ${mtimeMs} ${size} ${ino}`;
-    // One that does not tell is seen through when it is to run.
-    const asked = this.told.get(key) ?? { version: this.ask(path).catch(() => null), startsTuned: null };
-    this.told.clear();
-    this.told.set(key, asked);
-    const startsTuned = (asked.startsTuned ??= this.askTuned(path).catch(() => false));
+    const { plain, tuned } = this.questions.get(key) ?? {
+      plain: new Question(() => this.ask(path), this.pauseMs),
+      tuned: new Question(() => this.ask(path, TUNING), this.pauseMs),
+    };
+    this.questions.clear();
+    this.questions.set(key, { plain, tuned });
     const patience = sleep(PATIENCE_MS, null, { ref: false });
-    const version = await Promise.race([asked.version, patience]);
-    if (version !== null && isTooOld(version)) throw new Error(tooOld(version));
-    const isTuned = await Promise.race([startsTuned, patience]);
-    // It may have failed for a reason of the moment.
-    if (isTuned === false) asked.startsTuned = null;
-    return { path, tuning: isTuned ? TUNING : {} };
-  }
-
-  private async askTuned(path: string): Promise<boolean> {
-    return (await this.ask(path, TUNING)) !== null;
+    const [version, versionTuned] = await Promise.all([plain.hear(patience), tuned.hear(patience)]);
+    const told = version ?? versionTuned;
+    // One that does not tell is seen through when it is to run.
+    if (told !== null && isTooOld(told)) throw new Error(tooOld(told));
+    return { path, tuning: versionTuned === null ? {} : TUNING };
   }
 
   private async ask(path: string, tuning: UsableCli['tuning'] = {}): Promise<string | null> {

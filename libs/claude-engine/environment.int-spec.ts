@@ -46,6 +46,7 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
     const bench = await EngineBench.open({ sandbox });
     // The first does not wait for long to be told how the CLI can be started.
     await bench.run({ prompt: '[[text Hi]]' });
+    await bench.allGone();
     process.env.ENGINE_TEST_CANARY = 'canary-4711';
     const run = bench.begin({
       prompt: 'canary-prompt\n[[hang]]',
@@ -74,6 +75,7 @@ describe.each<{ name: string; sandbox: SandboxOptions; more: string[] }>([
 it('What tools start does not get what is for the CLI alone', async () => {
   const bench = await EngineBench.open({ sandbox: SANDBOX });
   await bench.run({ prompt: '[[text Hi]]' });
+  await bench.allGone();
   const hanging = bench.begin({ prompt: '[[hang]]' });
   await hanging.until('started');
   expect(String(await (await readerOf(bench))('environ'))).toContain('BUN_JSC_useDFGJIT=0');
