@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { TUNING } from './cli-environment.js';
+import { isExecutable } from './cli-path.js';
+import { within } from './launch-end.js';
 
 /** The one that everything here was seen to work with. An older one may not know what keeps a prompt from being obeyed. */
 const OLDEST_CLI = '2.1.330';
@@ -40,9 +41,9 @@ class Question {
     this.first = this.put();
   }
 
-  /** @param patience what ends the wait for the first answer */
-  async hear(patience: Promise<unknown>): Promise<string | null> {
-    await Promise.race([this.first, patience]);
+  /** Waits for the first answer, and not for long. */
+  async hear(): Promise<string | null> {
+    await within(PATIENCE_MS, this.first);
     if (this.answer === null && performance.now() - this.askedAt > this.pauseMs) {
       this.pauseMs *= 2;
       void this.put();
@@ -60,7 +61,7 @@ class Question {
 /** Looks whether there is a CLI, and which. */
 export class CliProbe {
   /** Of the program that was used last: its version, as it comes and as it answers where it is tuned. By what tells it from others. */
-  private readonly questions = new Map<string, { plain: Question; tuned: Question }>();
+  private asked: { key: string; plain: Question; tuned: Question } | null = null;
 
   /**
    * @param home a folder that it may take for its home
@@ -82,18 +83,22 @@ export class CliProbe {
     }
   }
 
-  /** What has answered and has not changed since is not asked again. @throws Error for a CLI that is too old */
-  async requireRecent(path: string): Promise<UsableCli> {
+  /**
+   * What has answered and has not changed since is not asked again.
+   * @throws Error where there is no CLI that can be started, or one that is too old
+   */
+  async requireUsable(path: string | null): Promise<UsableCli> {
+    if (path === null || !(await isExecutable(path)))
+      throw new Error(`There is no Claude CLI at ${path ?? 'the place where the Agent SDK would put it'}.`);
     const { mtimeMs, size, ino } = await stat(path);
     const key = `${path} ${mtimeMs} ${size} ${ino}`;
-    const { plain, tuned } = this.questions.get(key) ?? {
-      plain: new Question(() => this.ask(path), this.pauseMs),
-      tuned: new Question(() => this.ask(path, TUNING), this.pauseMs),
-    };
-    this.questions.clear();
-    this.questions.set(key, { plain, tuned });
-    const patience = sleep(PATIENCE_MS, null, { ref: false });
-    const [version, versionTuned] = await Promise.all([plain.hear(patience), tuned.hear(patience)]);
+    if (this.asked?.key !== key) {
+      const question = (tuning: UsableCli['tuning']) =>
+        new Question(() => this.ask(path, tuning), this.pauseMs);
+      this.asked = { key, plain: question({}), tuned: question(TUNING) };
+    }
+    const { plain, tuned } = this.asked;
+    const [version, versionTuned] = await Promise.all([plain.hear(), tuned.hear()]);
     const told = version ?? versionTuned;
     // One that does not tell is seen through when it is to run.
     if (told !== null && isTooOld(told)) throw new Error(tooOld(told));

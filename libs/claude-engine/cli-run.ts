@@ -1,8 +1,7 @@
 import { type CanUseTool, type SDKMessage } from '@anthropic-ai/claude-agent-sdk';
 import { type EngineRequest, type RunContext } from './claude-engine.js';
-import { isExecutable } from './cli-path.js';
-import { type CliSupply } from './cli-supply.js';
 import { type CliProbe, type UsableCli } from './cli-probe.js';
+import { type CliSupply } from './cli-supply.js';
 import { Conversation } from './conversation.js';
 import { deferred } from './deferred.js';
 import {
@@ -181,7 +180,8 @@ export class CliRun implements Occupant {
     if (!this.current && conversation.isFresh)
       this.current = await this.supply.takeSpare(request, this.context);
     // Before anything is said: what has said nothing may step aside for the API.
-    const program = this.current ? null : await this.requireCli();
+    const { cliPath, probe } = this.settings;
+    const program = this.current ? null : await probe.requireUsable(cliPath);
     for (const { id, text } of this.steering.takeKept(conversation.entries))
       this.events.push({ type: 'user_message', messageId: id, text, isKept: true });
     const isSaidMore = this.steering.hasUnread;
@@ -223,17 +223,6 @@ export class CliRun implements Occupant {
       environment: conversation.environment(),
     });
     return cli;
-  }
-
-  /** @throws Error where there is no CLI that can be started */
-  private async requireCli(): Promise<UsableCli> {
-    const { cliPath, probe } = this.settings;
-    if (cliPath === null || !(await isExecutable(cliPath))) {
-      throw new Error(
-        `There is no Claude CLI at ${cliPath ?? 'the place where the Agent SDK would put it'}.`,
-      );
-    }
-    return probe.requireRecent(cliPath);
   }
 
   private ask(cli: LaunchedCli, question: Question | null): void {

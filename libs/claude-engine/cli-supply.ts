@@ -1,4 +1,3 @@
-import { isExecutable } from './cli-path.js';
 import { type CliProbe } from './cli-probe.js';
 import { type Conversation } from './conversation.js';
 import { Departures } from './departures.js';
@@ -186,8 +185,7 @@ export class CliSupply {
 
   private async startSpare(request: LaunchRequest, onLaunched: (cli: LaunchedCli) => void): Promise<boolean> {
     const { cliPath, folders, probe } = this.settings;
-    if (cliPath === null || !(await isExecutable(cliPath))) return false;
-    const program = await probe.requireRecent(cliPath);
+    const program = await probe.requireUsable(cliPath);
     const cli = await LaunchedCli.make(this.settings);
     try {
       await cli.prepare(await folders.makeSpareWorkspace(cli.folders));

@@ -200,8 +200,8 @@ async function create(
   const { version, isOutOfOrder, position } = look;
   const row = newRow(submission.process, { fairRank: look.fairRank, createdAt: look.now });
   const log = { processId: row.id, lastSeq: 0 };
-  const events = firstEvents(row, position);
-  const inserted = await insert(client, submission, { row, version, events: isOutOfOrder ? [] : events });
+  const events = isOutOfOrder ? [] : firstEvents(row, position);
+  const inserted = await insert(client, submission, { row, version, events });
   if (!inserted) return null;
   if (!isOutOfOrder) {
     const placed = placeEvents(log, events, inserted.loggedAt);
