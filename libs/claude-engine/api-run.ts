@@ -141,7 +141,7 @@ export class ApiRun {
       for (const { id, text } of kept) yield { type: 'user_message', messageId: id, text, isKept: true };
       if (standing.kind === 'answered' && isOver) return endingOfKept(standing);
       const { upstream, models } = this.settings;
-      const mayAsk = () => this.context.isHeld?.() ?? true;
+      const mayAsk = () => Promise.resolve(this.context.isHeld?.() ?? true);
       proxy = await KeyProxy.open({ upstream, folder: null, models, mayAsk });
       await this.orStop(this.mayAsk());
       const cliSessionId = conversation.cliSessionId ?? randomUUID();

@@ -58,8 +58,8 @@ export interface RunContext {
    */
   workspaceKey: string;
   /**
-   * Called once, while the CLI comes up: the model is asked nothing before it resolves. Where it rejects, the run ends
-   * without having asked: as the signal says if that is aborted by then, else as failed.
+   * Called once, when there is a CLI: until it resolves the model is asked nothing, and nothing of what the CLI says is told
+   * or kept. Where it rejects, the run ends without having asked: as the signal says if that is aborted by then, else as failed.
    */
   mayAsk?: () => Promise<void>;
   /** Looked at before each request to the model: what is not held any more asks nothing. Held unless told. */

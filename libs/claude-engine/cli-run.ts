@@ -31,6 +31,7 @@ import { RunDeadline } from './run-deadline.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { endingOfKept } from './standing.js';
 import { Steering } from './steering.js';
+import { type MirrorTarget } from './transcript-mirror.js';
 import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
 import { SUPPORTED_TOOLS } from './supported-tools.js';
@@ -83,7 +84,7 @@ export class CliRun implements Occupant {
   private askedAt: number | null = null;
   private eventCount = 0;
   private releaseHeldUp: (() => void) | undefined;
-  private permission: Promise<void> | null = null;
+  private permission: Promise<boolean> | null = null;
   private performance: Promise<void> | null = null;
 
   constructor(
@@ -107,10 +108,6 @@ export class CliRun implements Occupant {
   /** Whether it waits for its CLI, or for the model's first word. */
   get isWaiting(): boolean {
     return this.isStarted && !this.hasSpoken && !this.hasEnded;
-  }
-
-  get isHeld(): boolean {
-    return this.context.isHeld?.() ?? true;
   }
 
   /** Its CLI, while it has one. */
@@ -166,13 +163,11 @@ export class CliRun implements Occupant {
 
   private async launchAndSee(): Promise<void> {
     if (this.stopEarly() || this.refuse()) return;
-    const { workspaceKey, transcript } = this.context;
+    const { transcript } = this.context;
     const request = launchRequestOf(this.request, this.settings, {
       isSteered: this.steering.isUsed,
       canUseTool: (workspace) => this.canUseTool(workspace),
     });
-    // Nothing is lost by asking at once where it is likely that nothing has to be started.
-    if (this.supply.hasKept(workspaceKey)) void this.mayAsk();
     this.current = await this.supply.takeKept(request, this.context, this.request.promptId);
     const conversation = this.current
       ? Conversation.remembered(this.request, transcript)
@@ -200,8 +195,10 @@ export class CliRun implements Occupant {
     const cli = this.current ?? (program && (await this.launch(task, program)));
     if (!cli) return;
     if (this.stopEarly()) return cli.launch.end();
-    cli.enter(this, conversation);
-    void this.mayAsk().then(() => this.stopCause ?? this.ask(cli, question));
+    cli.enter(this);
+    // What is noted before the model may be asked is noted meanwhile: the CLI takes longer to put together what it asks.
+    this.ask(cli, question);
+    void this.mayBegin();
     await this.converse(cli, () => this.supply.keep(cli, { ...this.context, request, conversation }));
   }
 
@@ -214,9 +211,6 @@ export class CliRun implements Occupant {
     this.current = cli;
     await conversation.writeTo(cli.folders.config);
     await cli.prepare(workspace);
-    const mayAsk = this.mayAsk();
-    // A CLI that goes on by itself asks as soon as it is up.
-    if (conversation.standing.kind === 'cut_off') await Promise.race([mayAsk, this.stopped.promise]);
     if (this.stopEarly()) return null;
     await cli.start(program, request, {
       options: conversation.options(),
@@ -238,15 +232,18 @@ export class CliRun implements Occupant {
     });
   }
 
-  /** Resolves when the model may be asked; never, where the run ends before. */
-  private mayAsk(): Promise<void> {
+  /** Whether it may act: it is said, kept and asked nothing before. Where it may not, that is its end. */
+  private mayBegin(): Promise<boolean> {
     const { mayAsk = () => Promise.resolve() } = this.context;
-    this.permission ??= mayAsk().catch(async (error: unknown) => {
-      // Whoever asked for an end by then has aborted the signal: that is the cause.
-      if (this.stopCause === null) this.tellFailure(error);
-      this.stop('barred');
-      await new Promise(() => undefined);
-    });
+    this.permission ??= mayAsk().then(
+      () => true,
+      (error: unknown) => {
+        // Whoever asked for an end by then has aborted the signal: that is the cause.
+        if (this.stopCause === null) this.tellFailure(error);
+        this.stop('barred');
+        return false;
+      },
+    );
     return this.permission;
   }
 
@@ -338,8 +335,19 @@ export class CliRun implements Occupant {
     return ending.kind === 'completed' && this.stopCause === null && !this.steering.isUsed;
   }
 
+  /** Whether the CLI may ask the model: as late as can be, for whoever was stopped meanwhile may not be held any more. */
+  async mayAsk(): Promise<boolean> {
+    return (await this.mayBegin()) && (this.context.isHeld?.() ?? true);
+  }
+
+  /** Takes what the CLI keeps of the conversation. */
+  async append(...kept: Parameters<MirrorTarget['append']>): Promise<void> {
+    if (await this.mayBegin()) await this.conversation?.append(...kept);
+  }
+
   /** Takes a line of the CLI. */
   async see(line: SDKMessage): Promise<void> {
+    if (!(await this.mayBegin())) return;
     this.conversation?.see(line);
     const read = this.steering.see(line);
     if (read && this.stopCause === null)

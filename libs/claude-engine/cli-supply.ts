@@ -111,11 +111,6 @@ export class CliSupply {
     this.spares.tend();
   }
 
-  /** Whether a session may have a CLI: it is worth while to make ready for it. */
-  hasKept(workspaceKey: string): boolean {
-    return this.kept.has(workspaceKey);
-  }
-
   /** The CLI that a session has kept, where it knows all of the conversation and was started for such requests. */
   takeKept(
     request: LaunchRequest,

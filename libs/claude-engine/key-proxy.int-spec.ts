@@ -180,7 +180,7 @@ describe('the key proxy', () => {
       response.end();
     });
     let isHeld = true;
-    const proxy = await open(api.url, { mayAsk: () => isHeld });
+    const proxy = await open(api.url, { mayAsk: () => Promise.resolve(isHeld) });
     const body = new ReadableStream({
       pull: (controller) => {
         // The headers are there, and were read while it was held.

@@ -17,8 +17,11 @@ export interface KeyProxyOptions {
   folder: string | null;
   /** The models that may be asked; any unless told. */
   models?: readonly string[] | undefined;
-  /** Whether the model may be asked now: a CLI that nobody has asked anything must not ask either. It may unless told. */
-  mayAsk?: () => boolean;
+  /**
+   * Whether the model may be asked: a CLI that nobody has asked anything must not ask either. Requests wait for the answer. It
+   * may unless told.
+   */
+  mayAsk?: () => Promise<boolean>;
   /** Told, once, what the first request asked that was not passed on because of what it asked. */
   onForbidden?: (reason: string) => void;
 }
@@ -153,7 +156,7 @@ export class KeyProxy {
 
   private async forward(request: IncomingMessage, response: ServerResponse): Promise<Refusal | null> {
     const began = performance.now();
-    const outgoing = await this.passOn(request);
+    const outgoing = await this.passOn(request, response);
     if (!(outgoing instanceof http.ClientRequest)) return outgoing;
     response.once('close', () => response.writableFinished || outgoing.destroy());
     const answer = await answerTo(outgoing);
@@ -171,7 +174,10 @@ export class KeyProxy {
   }
 
   /** Reads a request, and begins it anew with the key. */
-  private async passOn(request: IncomingMessage): Promise<http.ClientRequest | Refusal> {
+  private async passOn(
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<http.ClientRequest | Refusal> {
     let held = 0;
     const letGo = () => {
       this.heldBytes -= held;
@@ -192,7 +198,7 @@ export class KeyProxy {
       }
       const { upstream, mayAsk } = this.options;
       // As late as can be: whoever was stopped while the request lay here may not be held any more.
-      if (request.method !== 'HEAD' && mayAsk?.() === false) {
+      if (request.method !== 'HEAD' && mayAsk && (!(await mayAsk()) || response.destroyed)) {
         letGo();
         return [403, 'permission_error', 'Nobody has asked.'];
       }

@@ -32,8 +32,8 @@ export interface LaunchOptions {
   upstream: Upstream;
   /** The models that it may ask; any unless told. */
   models?: readonly string[] | undefined;
-  /** Whether it may ask the model now. */
-  mayAsk: () => boolean;
+  /** Whether it may ask the model; what it asks waits for the answer. */
+  mayAsk: () => Promise<boolean>;
   onNotice: (notice: EngineNotice) => void;
 }
 

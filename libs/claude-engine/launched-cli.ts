@@ -38,10 +38,10 @@ const SANDBOXED_CLI = 3;
 /** That a CLI is believed to have. */
 const MOST_SERVERS = 64;
 
-/** Who is answered by a CLI for now. */
-export interface Occupant extends OutputReader {
-  /** Whether it may still ask the model. */
-  readonly isHeld: boolean;
+/** Who is answered by a CLI for now. What the CLI keeps of the conversation goes there as well. */
+export interface Occupant extends OutputReader, MirrorTarget {
+  /** Whether the model may be asked for it; what the CLI asks waits for the answer. */
+  mayAsk(): Promise<boolean>;
   /** Takes a line. The next one waits until this resolves. */
   see(line: SDKMessage): Promise<void>;
 }
@@ -75,7 +75,8 @@ export class LaunchedCli {
     readonly folders: LaunchFolders,
     private readonly settings: CliSettings,
   ) {
-    this.launch = new Launch({ ...settings, id, folders, mayAsk: () => this.occupant?.isHeld ?? false });
+    const mayAsk = async () => (await this.occupant?.mayAsk()) ?? false;
+    this.launch = new Launch({ ...settings, id, folders, mayAsk });
     // Nobody has asked it anything that it could have so much to say to.
     this.gate = new OutputGate(settings.outputLimits, () => this.launch.kill());
   }
@@ -171,13 +172,13 @@ export class LaunchedCli {
     return Promise.race([this.launch.exited, this.reading]);
   }
 
-  /** Its lines and its record go to these from now on, and it may ask the model. */
-  enter(occupant: Occupant, target: MirrorTarget): void {
+  /** Its lines and its record go there from now on, and it asks the model when its occupant may. */
+  enter(occupant: Occupant): void {
     this.occupant = occupant;
     this.before = { requests: this.launch.requestCount, usage: this.launch.usage ?? NO_USAGE };
     this.totals.beginAnew();
     this.gate.turnTo(occupant);
-    this.mirror.connect(target);
+    this.mirror.connect(occupant);
   }
 
   ask(question: Question): void {

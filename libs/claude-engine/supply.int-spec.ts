@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { deferred } from './deferred.js';
 import { type EngineRequest, RunAbort, type RunContext, Steering, type SupplyOptions } from './index.js';
 import { familyOf } from './process-memory.js';
 import { isAlive, identifyProcess } from './process-table.js';
@@ -310,6 +312,28 @@ describe('a session that keeps its CLI', () => {
     expect(await run.ending()).toMatchObject({ kind: 'failed', error: { code: 'internal' } });
     expect(turns()).toHaveLength(1);
     await bench.allGone();
+  });
+
+  it('has its question before it may ask the model, and tells, keeps and asks nothing until then', async () => {
+    await open({ sessionIdleMs: 60_000 });
+    const session = new Session();
+    await session.end('[[text One]]');
+    const { transcript } = session;
+    const before = transcript.entries.length;
+    const leave = deferred<undefined>();
+    const run = session.begin('[[text Two]]', {}, { mayAsk: () => leave.promise });
+    const ending = run.ending();
+    await sleep(1000);
+    expect({ events: run.events, kept: transcript.entries.length, turns: turns().length }).toEqual({
+      ...{ events: [], kept: before, turns: 1 },
+    });
+    const leftAt = Date.now();
+    leave.resolve(undefined);
+    expect(await ending).toMatchObject({ kind: 'completed', result: 'Two' });
+    expect(turns()).toHaveLength(2);
+    expect(transcript.entries.length).toBeGreaterThan(before);
+    const asked = bench.notices.findLast((notice) => notice.kind === 'first_word');
+    expect(asked?.askedAt).toBeLessThan(leftAt);
   });
 
   it('can be steered, and then has told all of it', async () => {
