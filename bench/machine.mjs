@@ -1,10 +1,15 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 const POLL_MS = 100;
 const QUIET_POLLS = 3;
 const MOST_TICKS = 2;
 const PATIENCE_MS = 30_000;
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc');
 
 /** The pids of the CLIs of a server, sandboxes included: their home is a launch's folder in its data directory. */
 export function clisOf(directory) {
@@ -36,7 +41,10 @@ const withVariable = (isIt) => pids().filter((pid) => read(`/proc/${pid}/environ
 
 const homeOf = (pid) => /HOME=([^\0]*)/.exec(read(`/proc/${pid}/environ`))?.[1];
 
-/** Resolves when at least so many CLIs of the server are up, and none of them, nor the server, does anything. */
+/**
+ * Resolves when at least so many CLIs of the server are up, and none of them, nor the server, does anything. What was read here
+ * to see that is collected by then: otherwise it would be while something is measured, by the process that measures.
+ */
 export async function untilQuiet({ directory, pid }, launches) {
   const deadline = performance.now() + PATIENCE_MS;
   let quiet = 0;
@@ -48,6 +56,8 @@ export async function untilQuiet({ directory, pid }, launches) {
     before = ticks;
     if (performance.now() > deadline) throw new Error(`There is no rest, with ${homes.size} CLIs.`);
   }
+  collectGarbage();
+  await sleep(POLL_MS);
 }
 
 /** Samples the memory of processes (PSS: what is shared counts in parts) until it is told to stop. @returns the peak, in MiB */

@@ -41,7 +41,7 @@ export class ApiKeysRepository {
   /** The key and its owner, unless either may not be used any more. */
   async findUsable(hash: Uint8Array<ArrayBuffer>): Promise<UsableApiKey | null> {
     // One query, and not one for each table: every request begins with it.
-    const rows = await this.prisma.$queryRaw<UsableApiKey[]>`
+    const rows = await this.prisma.direct.$queryRaw<UsableApiKey[]>`
       SELECT key.id, key.user_id AS "userId", key.scopes, key.expires_at AS "expiresAt",
         key.last_used_at AS "lastUsedAt", owner.role AS "ownerRole"
       FROM api_keys key JOIN users owner ON owner.id = key.user_id

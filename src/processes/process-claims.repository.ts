@@ -91,7 +91,7 @@ export class ProcessClaimsRepository {
   // session read as it is once the process is locked: what a run before has added since the statement began is in its mark.
   private async claimUnlocked(owner: string, leaseMs: number): Promise<ClaimedProcess | null> {
     try {
-      const claimed = await this.prisma.$queryRaw<ClaimedProcess[]>`
+      const claimed = await this.prisma.direct.$queryRaw<ClaimedProcess[]>`
         WITH next AS MATERIALIZED (
           SELECT candidate.id, candidate.session_id, candidate.fair_rank FROM processes candidate WHERE ${ELIGIBLE}
           ORDER BY candidate.fair_rank, candidate.id LIMIT 1 FOR UPDATE SKIP LOCKED

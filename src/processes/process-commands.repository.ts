@@ -72,7 +72,7 @@ export class ProcessCommandsRepository {
    * @returns whether it is so; also where the run is no longer the caller's
    */
   async close({ processId, fence }: Run, messageCount: number): Promise<boolean> {
-    const rows = await this.prisma.$queryRaw<{ isClosed: boolean }[]>`
+    const rows = await this.prisma.direct.$queryRaw<{ isClosed: boolean }[]>`
       UPDATE processes SET inbox_closed = (message_count <= ${messageCount})
       WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
       RETURNING inbox_closed AS "isClosed"`;

@@ -88,7 +88,7 @@ describe('the logs of processes, in PostgreSQL', () => {
   it('are all or nothing: what cannot be written of one keeps the others out as well', async () => {
     const [run, other] = [await side.run(), await side.run()];
     const refused = side.log.append([batch(run, said('a')), batch(other, said('\0'))]);
-    await expect(refused).rejects.toThrow(/22P05/);
+    await expect(refused).rejects.toMatchObject({ code: '22P05' });
     expect(await refused.catch(isTransient)).toBe(false);
     expect([await written(run.processId), await written(other.processId)]).toEqual([[], []]);
   });

@@ -61,7 +61,7 @@ export class ProcessLogRepository {
    * @returns by process id; a run that is missing is no longer its caller's, or its log has come further
    */
   async append(batches: RunBatch[]): Promise<Map<string, Appended>> {
-    const rows = await this.prisma.$queryRaw<
+    const rows = await this.prisma.direct.$queryRaw<
       { processId: string; seq: number; createdAt: Date; cancelRequested: boolean }[]
     >`
       WITH batch AS MATERIALIZED (
@@ -106,7 +106,7 @@ export class ProcessLogRepository {
    * @returns null when the run is no longer the caller's
    */
   async begin({ processId, fence }: Run): Promise<{ cancelRequested: boolean } | null> {
-    const rows = await this.prisma.$queryRaw<{ cancelRequested: boolean }[]>`
+    const rows = await this.prisma.direct.$queryRaw<{ cancelRequested: boolean }[]>`
       UPDATE processes SET has_started = has_started OR cancel_requested_at IS NULL
       WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running'
       RETURNING cancel_requested_at IS NOT NULL AS "cancelRequested"`;

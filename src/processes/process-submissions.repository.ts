@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable } from '@nestjs/common';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
 import { hasDoneNothing, isStoreOutage, isTransient } from '../platform/prisma/database-failure.js';
+import type { StatementClient } from '../platform/prisma/direct-statements.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { openSession, sessionNotFound, SessionsService } from '../sessions/sessions.service.js';
 import {
@@ -119,14 +120,14 @@ export class ProcessSubmissionsRepository {
   private async tryAtOnce(submission: Submission, commit: { wasTried: boolean }): Promise<Submitted | null> {
     const { process, named, limits } = submission;
     if (process.session.kind === 'forked') return null;
-    const look = await lookFor(this.prisma, process, named);
+    const look = await lookFor(this.prisma.direct, process, named);
     if (!look) return null;
     const refusal = refusalOf(look, limits);
     if (refusal) return refusal;
     if (look.isOutOfOrder) return null;
     commit.wasTried = true;
     try {
-      const created = await create(this.prisma, submission, look);
+      const created = await create(this.prisma.direct, submission, look);
       commit.wasTried = created !== null;
       return created;
     } catch (error) {
@@ -147,7 +148,8 @@ export class ProcessSubmissionsRepository {
       const refusal = refusalOf(look, limits);
       if (refusal) return refusal;
       if (session.kind === 'forked') await this.sessions.makeFork(transaction, userId, session);
-      const created = await create(transaction, submission, look);
+      const made = look.isOutOfOrder ? createOutOfOrder : create;
+      const created = await made(transaction, submission, look);
       // Under the lock that is all that may have come in between. The commit leaves the share a version that refuses whatever is
       // still on its way of a first try; a fork has none.
       if (!created && session.kind === 'forked') throw new NoPlaceForFork();
@@ -170,7 +172,7 @@ interface Look extends NextPlace {
  * @returns null where the user has no share yet
  */
 async function lookFor(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   { userId, session, priority }: NewProcess,
   named: NamedRequest | null,
 ): Promise<Look | null> {
@@ -188,29 +190,35 @@ const joinedBy = (userId: string, { key, requestHash }: NamedRequest) => Prisma.
   FROM idempotency_keys WHERE user_id = ${userId}::uuid AND key = ${key} AND expires_at > now()`;
 
 /**
- * Makes a process at the place that was seen. Where the user's turns are to be given out anew, that needs a transaction that
- * holds the lock of the share, and the log begins after it.
+ * Makes a process at the place that was seen.
  * @returns null where that place is not sure any more, or none is left
  */
 async function create(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   submission: Submission,
-  look: Look,
+  { version, position, fairRank, now }: Look,
 ): Promise<Created | null> {
-  const { version, isOutOfOrder, position } = look;
-  const row = newRow(submission.process, { fairRank: look.fairRank, createdAt: look.now });
-  const log = { processId: row.id, lastSeq: 0 };
-  const events = isOutOfOrder ? [] : firstEvents(row, position);
+  const row = newRow(submission.process, { fairRank, createdAt: now });
+  const events = firstEvents(row, position);
   const inserted = await insert(client, submission, { row, version, events });
   if (!inserted) return null;
-  if (!isOutOfOrder) {
-    const placed = placeEvents(log, events, inserted.loggedAt);
-    return { kind: 'created', row, queuePosition: position, events: placed };
-  }
-  await giveOutTurns(client, row.userId);
-  const queuePosition = await countUpTo(client, row.id);
-  const written = await insertEvents(client, log, firstEvents(row, queuePosition));
-  return { kind: 'created', row, queuePosition, events: written };
+  const placed = placeEvents({ processId: row.id, lastSeq: 0 }, events, inserted.loggedAt);
+  return { kind: 'created', row, queuePosition: position, events: placed };
+}
+
+/** The same where the user's turns are to be given out anew: under the lock of the share, and the log begins after that. */
+async function createOutOfOrder(
+  transaction: Prisma.TransactionClient,
+  submission: Submission,
+  { version, fairRank, now }: Look,
+): Promise<Created | null> {
+  const row = newRow(submission.process, { fairRank, createdAt: now });
+  if (!(await insert(transaction, submission, { row, version, events: [] }))) return null;
+  await giveOutTurns(transaction, row.userId);
+  const queuePosition = await countUpTo(transaction, row.id);
+  const log = { processId: row.id, lastSeq: 0 };
+  const events = await insertEvents(transaction, log, firstEvents(row, queuePosition));
+  return { kind: 'created', row, queuePosition, events };
 }
 
 const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
@@ -224,7 +232,7 @@ const firstEvents = (row: ProcessRow, position: number): NewProcessEvent[] => [
  * @throws AppError `session_not_found`
  */
 async function insert(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   { process, named, limits }: Submission,
   { row, version, events }: { row: ProcessRow; version: string; events: NewProcessEvent[] },
 ): Promise<{ loggedAt: Date } | null> {

@@ -44,7 +44,7 @@ export class TranscriptsRepository {
     const names = entries.map(({ uuid }) => uuid ?? '');
     const spoken = entries.map((entry) => entry.spoken);
     const values = entries.map(({ json }) => json);
-    const written = await this.prisma.$queryRaw<{ lastOrdinal: number }[]>`
+    const written = await this.prisma.direct.$queryRaw<{ lastOrdinal: number }[]>`
       WITH run AS MATERIALIZED (
         SELECT session_id FROM processes
         WHERE id = ${processId}::uuid AND fence = ${fence} AND status = 'running' FOR SHARE

@@ -6,7 +6,7 @@ import { isStoreOutage, isTransient, isUniqueViolation } from './database-failur
 import { applyMigrations, findMigrations } from './migrations.js';
 import { PrismaService } from './prisma.service.js';
 
-/** What PostgreSQL really says, as it comes through Prisma. */
+/** What PostgreSQL really says, as it comes through Prisma and past it. */
 describe('a failure of the database', () => {
   let stores: TestStores;
   const connections: PrismaService[] = [];
@@ -46,6 +46,23 @@ describe('a failure of the database', () => {
         const url = Object.assign(new URL(stores.databaseUrl), { port: '1' });
         return failureOf(connect(url).user.findMany());
       },
+      'the server is not there, for a direct statement': () => {
+        const url = Object.assign(new URL(stores.databaseUrl), { port: '1' });
+        return failureOf(connect(url).direct.$queryRaw`SELECT 1`);
+      },
+      'the connection was ended, of a direct statement': async () => {
+        const prisma = asIs();
+        const failing = failureOf(prisma.direct.$queryRaw`SELECT pg_sleep(60), 'to be ended' AS mark`);
+        const end = () =>
+          stores.query(
+            `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+             WHERE query LIKE '%to be ended%' AND pid <> pg_backend_pid() AND datname = current_database()`,
+          );
+        while ((await end()).length === 0);
+        return failing;
+      },
+      'a direct statement took too long': () =>
+        failureOf(withSettings({ statement_timeout: '20' }).direct.$queryRaw`SELECT 1 FROM pg_sleep(5)`),
       'the connection was ended': async () => {
         const prisma = asIs();
         const failing = failureOf(
@@ -127,6 +144,7 @@ describe('a failure of the database', () => {
     const refusals: Record<string, () => Promise<unknown>> = {
       'a text that cannot be stored': () =>
         failureOf(asIs().$queryRaw`SELECT ${JSON.stringify({ type: '\0' })}::json->>'type'`),
+      'a direct statement that is wrong': () => failureOf(asIs().direct.$queryRaw`SELECT nonsense`),
       'a statement that is wrong': () => failureOf(asIs().$queryRaw`SELECT nonsense`),
       'a value that is taken': async () => {
         const user = newUser();

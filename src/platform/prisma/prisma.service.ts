@@ -4,6 +4,7 @@ import { PrismaClient } from '../../generated/prisma/client.js';
 import { CONFIG, type ServerConfig } from '../config/config.js';
 import { orLate } from '../timing/or-late.js';
 import { openPool } from './connections.js';
+import { DirectStatements } from './direct-statements.js';
 import { StatementNames } from './statement-names.js';
 
 const TRANSACTION_WAIT_MS = 15_000;
@@ -19,25 +20,30 @@ interface Pool {
 }
 
 class Database extends PrismaClient implements OnApplicationShutdown {
+  /** For single statements that a caller waits for. */
+  readonly direct: DirectStatements;
+
   constructor({ DATABASE_URL }: ServerConfig, { size, connectTimeoutMs, queryTimeoutMs }: Pool) {
     const names = new StatementNames();
+    const pool = openPool({
+      connectionString: DATABASE_URL,
+      max: size,
+      connectionTimeoutMillis: connectTimeoutMs,
+      query_timeout: queryTimeoutMs,
+      idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
+      keepAlive: true,
+    });
     super({
       // The long form quotes the arguments, prompts among them, and ends up in the log.
       errorFormat: 'minimal',
       // A burst waits for a connection; it is not told that the database is away.
       transactionOptions: { maxWait: TRANSACTION_WAIT_MS, timeout: TRANSACTION_WAIT_MS },
-      adapter: new PrismaPg(
-        openPool({
-          connectionString: DATABASE_URL,
-          max: size,
-          connectionTimeoutMillis: connectTimeoutMs,
-          query_timeout: queryTimeoutMs,
-          idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
-          keepAlive: true,
-        }),
-        { disposeExternalPool: true, statementNameGenerator: (query) => names.of(query) },
-      ),
+      adapter: new PrismaPg(pool, {
+        disposeExternalPool: true,
+        statementNameGenerator: (query) => names.of(query),
+      }),
     });
+    this.direct = new DirectStatements(pool, names);
   }
 
   /** `$connect` succeeds without a server; only a query tells. */
