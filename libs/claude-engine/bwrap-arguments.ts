@@ -1,5 +1,6 @@
 import { lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { GIVE_WAY } from './cpu-priority.js';
 
 /** What a sandbox shows of the machine, and lets its CLI do. */
 export interface SandboxPlan {
@@ -75,7 +76,7 @@ export function bwrapArguments(plan: SandboxPlan): string[] {
     // Last: until then places are made in them.
     ...['--remount-ro', '/dev', '--remount-ro', '/', '--chdir', '/'],
     '--',
-    ...(needsUncoveredProc(plan) ? ['/bin/sh', '-c', MOUNT_UNCOVERED_PROC, 'sh'] : []),
+    ...['/bin/sh', '-c', inSession(plan), 'sh'],
     ...asUser(plan.uid),
     // Only now is it somebody who may enter there.
     ...['/usr/bin/env', `--chdir=${plan.workingDirectory}`],
@@ -102,7 +103,11 @@ export function programArguments({ uid, readable, hidden, home }: ProgramPlan): 
  * So there is another one, where nobody comes to it.
  */
 const SEALED = '/run/sealed';
-const MOUNT_UNCOVERED_PROC = `/usr/bin/mount -t proc -o nosuid,nodev,noexec proc ${SEALED}/proc && exec "$@"`;
+const MOUNT_UNCOVERED_PROC = `/usr/bin/mount -t proc -o nosuid,nodev,noexec proc ${SEALED}/proc`;
+
+/** What is still to be done in the session that bubblewrap has begun, before it is given to the CLI. */
+const inSession = (plan: SandboxPlan) =>
+  `${GIVE_WAY}; ${needsUncoveredProc(plan) ? `${MOUNT_UNCOVERED_PROC} && ` : ''}exec "$@"`;
 
 function needsUncoveredProc({ uid, programHome }: SandboxPlan): boolean {
   return programHome !== null && uid !== null;

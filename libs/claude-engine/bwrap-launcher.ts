@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { bwrapArguments, INNER_UID, programArguments } from './bwrap-arguments.js';
 import { TUNING } from './cli-environment.js';
+import { GIVE_WAY } from './cpu-priority.js';
 import { type LaunchFolders } from './engine-folders.js';
 import { type KeyProxy, SOCKET_NAME } from './key-proxy.js';
 import { type Containment, type Launcher, type LaunchSite } from './launcher.js';
@@ -161,7 +162,7 @@ async function writeFiles(
   const contents = {
     '/etc/passwd': `claude:x:${uid}:${uid}::/workspace:/bin/bash\n`,
     '/etc/group': `claude:x:${uid}:\n`,
-    [RUN_LIMITED]: `#!/bin/bash\nulimit -d ${PROGRAM_MEMORY_KIB}\nunset ${withheld}\nexec ${command}\n`,
+    [RUN_LIMITED]: `#!/bin/bash\n${GIVE_WAY}\nulimit -d ${PROGRAM_MEMORY_KIB}\nunset ${withheld}\nexec ${command}\n`,
   };
   const written = Object.entries(contents).map(async ([place, text]) => {
     const path = join(folder, place.slice(place.lastIndexOf('/') + 1));

@@ -1,5 +1,6 @@
 import { type SpawnOptions } from '@anthropic-ai/claude-agent-sdk';
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { giveWay } from './cpu-priority.js';
 import { type LaunchFolders } from './engine-folders.js';
 import { type KeyProxy } from './key-proxy.js';
 import { type Launcher, type LaunchSite } from './launcher.js';
@@ -39,5 +40,7 @@ export function spawnLeader(
   args: readonly string[],
   options: Pick<SpawnOptions, 'cwd' | 'env'>,
 ): ChildProcessWithoutNullStreams {
-  return spawn(command, args, { ...options, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+  const leader = spawn(command, args, { ...options, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+  if (leader.pid !== undefined) giveWay(leader.pid);
+  return leader;
 }

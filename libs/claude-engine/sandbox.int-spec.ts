@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants, existsSync, readFileSync } from 'node:fs';
 import {
   chmod,
   copyFile,
@@ -10,12 +10,14 @@ import {
   stat,
   writeFile,
 } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { getPriority, tmpdir } from 'node:os';
 import { connect, createServer, type Server } from 'node:net';
 import { once } from 'node:events';
 import { dirname, join } from 'node:path';
 import { bundledCliPath } from './cli-path.js';
+import { NICENESS } from './cpu-priority.js';
 import { RunAbort, type SandboxOptions, SandboxUnavailableError } from './index.js';
+import { familyOf } from './process-memory.js';
 import { processesOf } from './process-table.js';
 import { bash, EngineBench, eventually, KEY, NO_SANDBOX, SANDBOX, startWorker } from './test-support.js';
 
@@ -83,7 +85,7 @@ async function attack(bench: EngineBench, command: string, key = 'attacker'): Pr
 describeOnLinux.each([
   { server: isRoot ? 'root' : 'an ordinary user', open: () => EngineBench.open() },
   ...(isRoot ? [{ server: 'an ordinary user', open: openAsOrdinaryUser }] : []),
-])('what runs in the sandbox, where the server is $server,', ({ open }) => {
+])('what runs in the sandbox, where the server is $server,', ({ server, open }) => {
   let bench: EngineBench;
   beforeAll(async () => {
     bench = await open();
@@ -151,6 +153,24 @@ describeOnLinux.each([
     expect(said).not.toMatch(/wrote|mounted/);
     expect(said.match(/Cap\w+:\t0+$/gm)).toHaveLength(4);
     expect(said).toMatch(/NoNewPrivs:\t1/);
+  });
+
+  it('gives way to the server, as the CLI that has started it does', async () => {
+    const run = bench.begin({ prompt: '[[hang]]' }, 'waiting');
+    await run.until('started');
+    const cli = familyOf(bench.pids()[0]!);
+    const said = await attack(bench, 'nice; cat /proc/self/autogroup');
+    expect(cli.length).toBeGreaterThan(1);
+    expect(cli.map((pid) => getPriority(pid))).toEqual(cli.map(() => NICENESS));
+    expect(said.split('\n')[0]).toBe(String(NICENESS));
+    const hasGroups = existsSync('/proc/self/autogroup');
+    const groups = hasGroups ? cli.map((pid) => readFileSync(`/proc/${pid}/autogroup`, 'latin1')) : [];
+    run.abort();
+    await run.ending();
+    // The kernel takes such a wish ten times a second from all who are not root.
+    if (server !== 'root' || !hasGroups) return;
+    expect(groups).toEqual(cli.map(() => expect.stringMatching(/ nice 10$/m) as string));
+    expect(said).toMatch(/ nice 10$/m);
   });
 
   it('sees and ends no process but its own', async () => {
