@@ -32,7 +32,8 @@ export function writeReport({ rounds, shares, crowds, serverMemory }) {
       mib,
     ),
   ];
-  const share = `The service's own share of the time to the first text (from the submit to the CLI, and from the CLI's first word to the caller):
+  const share = `The service's own share of the time to the first text (from the submit to the CLI, what the CLI's question waited
+for leave, and from the CLI's first word to the caller):
 median ${ms(quantile(shares, 0.5))}, p95 ${ms(quantile(shares, 0.95))} of ${shares.length} runs, one at a time. The bar is 25 ms at p95.`;
   const tables = [waits.join('\n'), share, amounts.join('\n')].join('\n\n');
   writeSection('conversations', `${preamble(rounds.length, crowds.length, serverMemory)}\n${tables}`);

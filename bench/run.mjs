@@ -77,9 +77,9 @@ async function conversation(server) {
   return { first, second, shares: [firstShare, shareOf(second, await server.log.nextFirstWord())] };
 }
 
-/** From the submit to the CLI, and from the CLI's first word to the caller. */
-function shareOf({ sentAt, heardAt }, { askedAt, spokeAt }) {
-  return askedAt - sentAt + (heardAt - spokeAt);
+/** From the submit to the CLI, what the CLI's question waited for leave, and from the CLI's first word to the caller. */
+function shareOf({ sentAt, heardAt }, { askedAt, heldMs, spokeAt }) {
+  return askedAt - sentAt + heldMs + (heardAt - spokeAt);
 }
 
 /** New conversations, four at a time. @returns how many a second */

@@ -87,8 +87,8 @@ class ServerLog {
         const listening = /listens on (http:\S+?)(?:[,"\s]|$)/.exec(line);
         if (listening) resolve(listening[1]);
         if (!line.includes('first_word')) return;
-        const { askedAt, spokeAt } = JSON.parse(line);
-        this.#firstWords.push({ askedAt, spokeAt });
+        const { askedAt, heldMs, spokeAt } = JSON.parse(line);
+        this.#firstWords.push({ askedAt, heldMs, spokeAt });
         this.#wake();
       });
     });

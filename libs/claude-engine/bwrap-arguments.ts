@@ -1,6 +1,6 @@
 import { lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { GIVE_WAY } from './cpu-priority.js';
+import { GIVE_WAY, NICELY } from './cpu-priority.js';
 
 /** What a sandbox shows of the machine, and lets its CLI do. */
 export interface SandboxPlan {
@@ -80,7 +80,7 @@ export function bwrapArguments(plan: SandboxPlan): string[] {
     ...asUser(plan.uid),
     // Only now is it somebody who may enter there.
     ...['/usr/bin/env', `--chdir=${plan.workingDirectory}`],
-    ...['/usr/bin/choom', '-n', OUT_OF_MEMORY_SCORE, '--', '/usr/bin/prlimit', ...LIMITS, '--'],
+    ...['/usr/bin/choom', '-n', OUT_OF_MEMORY_SCORE, '--', ...NICELY, '/usr/bin/prlimit', ...LIMITS, '--'],
   ];
 }
 

@@ -58,7 +58,7 @@ export interface RunContext {
    */
   workspaceKey: string;
   /**
-   * Called once, when there is a CLI: until it resolves the model is asked nothing, and nothing of what the CLI says is told
+   * Called once, before the model is asked: until it resolves the model is asked nothing, and nothing of what the CLI says is told
    * or kept. Where it rejects, the run ends without having asked: as the signal says if that is aborted by then, else as failed.
    */
   mayAsk?: () => Promise<void>;

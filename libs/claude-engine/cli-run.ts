@@ -82,6 +82,8 @@ export class CliRun implements Occupant {
   private hasEnded = false;
   private hasSpoken = false;
   private askedAt: number | null = null;
+  /** How long what the CLI asked had to wait for leave. */
+  private heldMs = 0;
   private eventCount = 0;
   private releaseHeldUp: (() => void) | undefined;
   private permission: Promise<boolean> | null = null;
@@ -295,7 +297,8 @@ export class CliRun implements Occupant {
   private async converse(cli: LaunchedCli, keep: () => boolean): Promise<void> {
     const { launch } = cli;
     this.watchdog = new StallWatchdog(this.settings.stallMs, () => this.stop('stalled'));
-    const silence = Promise.race([cli.ended, launch.exited.then(() => within(DRAIN_MS, cli.ended))]);
+    const drained = launch.exited.then(() => this.mayBegin()).then(() => within(DRAIN_MS, cli.ended));
+    const silence = Promise.race([cli.ended, drained]);
     const outcome = await Promise.race([
       this.resulted.promise.then((ending) => ({ kind: 'result', ending }) as const),
       this.stopped.promise.then((cause) => ({ kind: 'stop', cause }) as const),
@@ -335,9 +338,12 @@ export class CliRun implements Occupant {
     return ending.kind === 'completed' && this.stopCause === null && !this.steering.isUsed;
   }
 
-  /** Whether the CLI may ask the model: as late as can be, for whoever was stopped meanwhile may not be held any more. */
+  /** Whether the CLI may ask the model: as late as can be, for the run may be stopped meanwhile, or not held any more. */
   async mayAsk(): Promise<boolean> {
-    return (await this.mayBegin()) && (this.context.isHeld?.() ?? true);
+    const since = now();
+    const mayBegin = await this.mayBegin();
+    this.heldMs += now() - since;
+    return mayBegin && this.stopCause === null && (this.context.isHeld?.() ?? true);
   }
 
   /** Takes what the CLI keeps of the conversation. */
@@ -386,10 +392,10 @@ export class CliRun implements Occupant {
 
   private hearFirstWord(): void {
     this.hasSpoken = true;
-    const { askedAt, current } = this;
+    const { askedAt, heldMs, current } = this;
     if (askedAt === null || !current) return;
     const { id: launchId } = current.launch;
-    this.settings.onNotice({ kind: 'first_word', launchId, askedAt, spokeAt: now() });
+    this.settings.onNotice({ kind: 'first_word', launchId, askedAt, heldMs, spokeAt: now() });
   }
 
   private async interrupt(cli: LaunchedCli): Promise<void> {

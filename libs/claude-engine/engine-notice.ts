@@ -16,8 +16,11 @@ export type EngineNotice =
   | ({ kind: 'launch_traffic'; launchId: string } & ApiTraffic)
   /** It asked the Messages API for something that no CLI needs, or that nobody knows here. Told once for each launch. */
   | { kind: 'request_forbidden'; launchId: string; reason: string }
-  /** A CLI was asked, and the model's first word came from it. In milliseconds since 1970, with fractions. */
-  | { kind: 'first_word'; launchId: string; askedAt: number; spokeAt: number }
+  /**
+   * A CLI was asked, and the model's first word came from it: in milliseconds since 1970, with fractions. In between, what it
+   * asked has waited for leave for so long, which is not the CLI's time.
+   */
+  | { kind: 'first_word'; launchId: string; askedAt: number; heldMs: number; spokeAt: number }
   /** The CLI ended without a result, and nobody had told it to. */
   | {
       kind: 'cli_died';

@@ -33,7 +33,7 @@ export interface ApiTraffic {
   refused: number;
   sentBytes: number;
   receivedBytes: number;
-  /** From each request to the first byte of its answer, the first hundred of them. */
+  /** From passing on each request to the first byte of its answer, the first hundred of them. */
   firstByteMs: number[];
 }
 
@@ -71,6 +71,8 @@ export class KeyProxy {
   /** When the API will take requests again, by its last 429. In milliseconds since 1970. */
   private retryAt: number | null = null;
   private readonly meter = new UsageMeter();
+  /** How many requests the API was sent. */
+  passedOn = 0;
   private heldBytes = 0;
   private hasForbidden = false;
   private readonly server: http.Server;
@@ -155,9 +157,10 @@ export class KeyProxy {
   }
 
   private async forward(request: IncomingMessage, response: ServerResponse): Promise<Refusal | null> {
-    const began = performance.now();
     const outgoing = await this.passOn(request, response);
     if (!(outgoing instanceof http.ClientRequest)) return outgoing;
+    const began = performance.now();
+    this.passedOn += 1;
     response.once('close', () => response.writableFinished || outgoing.destroy());
     const answer = await answerTo(outgoing);
     const { breaker } = this.options.upstream;

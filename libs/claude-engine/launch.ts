@@ -67,7 +67,7 @@ export class Launch {
 
   /** How often it has asked the Messages API. */
   get requestCount(): number {
-    return this.proxy?.traffic.requests ?? 0;
+    return this.proxy?.passedOn ?? 0;
   }
 
   /** How long the Messages API has asked this launch to wait, if it has. */

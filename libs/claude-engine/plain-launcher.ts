@@ -27,7 +27,11 @@ function plainSite(launch: { folders: LaunchFolders; workspace: string; proxy: K
       CLAUDE_CODE_TMPDIR: temporary,
       ANTHROPIC_BASE_URL: launch.proxy.url,
     },
-    spawn: ({ command, args, cwd, env }) => spawnLeader(command, args, { cwd, env }),
+    spawn: ({ command, args, cwd, env }) => {
+      const cli = spawnLeader(command, args, { cwd, env });
+      if (cli.pid !== undefined) giveWay(cli.pid);
+      return cli;
+    },
   };
 }
 
@@ -40,7 +44,5 @@ export function spawnLeader(
   args: readonly string[],
   options: Pick<SpawnOptions, 'cwd' | 'env'>,
 ): ChildProcessWithoutNullStreams {
-  const leader = spawn(command, args, { ...options, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
-  if (leader.pid !== undefined) giveWay(leader.pid);
-  return leader;
+  return spawn(command, args, { ...options, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
 }

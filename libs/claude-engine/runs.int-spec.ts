@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { deferred } from './deferred.js';
 import { RunAbort } from './index.js';
 import { BenchRun, EngineBench, eventually } from './test-support.js';
 
@@ -191,6 +193,21 @@ describe('a run that may not ask yet', () => {
     bench.api.reset();
     const run = begin(() => Promise.reject(new Error('broken')));
     expect(await run.ending()).toMatchObject({ kind: 'failed', error: { code: 'internal' } });
+    await bench.allGone();
+    expect(questions()).toEqual([]);
+  });
+
+  it('asks nothing when it is ended while its question waits, though it may then', async () => {
+    bench.api.reset();
+    const leave = deferred<undefined>();
+    const run = begin(() => leave.promise);
+    const ending = run.ending();
+    await eventually(() => bench.pids().length > 0);
+    // By then the CLI has asked.
+    await sleep(1500);
+    run.abort(new RunAbort('cancelled'));
+    leave.resolve(undefined);
+    expect(await ending).toMatchObject({ kind: 'cancelled' });
     await bench.allGone();
     expect(questions()).toEqual([]);
   });

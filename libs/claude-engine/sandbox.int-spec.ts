@@ -14,6 +14,7 @@ import { getPriority, tmpdir } from 'node:os';
 import { connect, createServer, type Server } from 'node:net';
 import { once } from 'node:events';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { bundledCliPath } from './cli-path.js';
 import { NICENESS } from './cpu-priority.js';
 import { RunAbort, type SandboxOptions, SandboxUnavailableError } from './index.js';
@@ -85,7 +86,7 @@ async function attack(bench: EngineBench, command: string, key = 'attacker'): Pr
 describeOnLinux.each([
   { server: isRoot ? 'root' : 'an ordinary user', open: () => EngineBench.open() },
   ...(isRoot ? [{ server: 'an ordinary user', open: openAsOrdinaryUser }] : []),
-])('what runs in the sandbox, where the server is $server,', ({ server, open }) => {
+])('what runs in the sandbox, where the server is $server,', ({ open }) => {
   let bench: EngineBench;
   beforeAll(async () => {
     bench = await open();
@@ -156,21 +157,22 @@ describeOnLinux.each([
   });
 
   it('gives way to the server, as the CLI that has started it does', async () => {
+    await bench.allGone();
+    await sleep(200);
     const run = bench.begin({ prompt: '[[hang]]' }, 'waiting');
     await run.until('started');
     const cli = familyOf(bench.pids()[0]!);
-    const said = await attack(bench, 'nice; cat /proc/self/autogroup');
-    expect(cli.length).toBeGreaterThan(1);
-    expect(cli.map((pid) => getPriority(pid))).toEqual(cli.map(() => NICENESS));
-    expect(said.split('\n')[0]).toBe(String(NICENESS));
-    const hasGroups = existsSync('/proc/self/autogroup');
-    const groups = hasGroups ? cli.map((pid) => readFileSync(`/proc/${pid}/autogroup`, 'latin1')) : [];
+    const said = await attack(bench, 'nice');
+    // The CLI, beneath bubblewrap and its first process inside.
+    const niceness = String(getPriority() + NICENESS);
+    expect(String(getPriority(cli.at(-1)))).toBe(niceness);
+    expect(said).toBe(niceness);
+    const place = `/proc/${cli.at(-1)}/autogroup`;
+    // The kernel has taken this wish if it was the only one for a while.
+    const group = existsSync(place) ? readFileSync(place, 'latin1') : 'no such groups';
+    expect(group).toMatch(/ nice 10$|^no such groups$/m);
     run.abort();
     await run.ending();
-    // The kernel takes such a wish ten times a second from all who are not root.
-    if (server !== 'root' || !hasGroups) return;
-    expect(groups).toEqual(cli.map(() => expect.stringMatching(/ nice 10$/m) as string));
-    expect(said).toMatch(/ nice 10$/m);
   });
 
   it('sees and ends no process but its own', async () => {

@@ -34,6 +34,7 @@ const OUTAGE_MESSAGE = new RegExp(
     'timeout expired',
     'Command timed out',
     "Stream isn't writeable",
+    'Cannot use a pool after calling end',
   ].join('|'),
   'i',
 );
@@ -54,7 +55,8 @@ const wasUndone = (thrown: unknown) =>
 export const isTransient = (thrown: unknown) => isStoreOutage(thrown) || wasUndone(thrown);
 
 const NOT_CONNECTED_CODES = /^(P1001|P2024|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|53300|57P03)$/;
-const NOT_CONNECTED_MESSAGE = /Can't reach database server|timeout exceeded when trying to connect/i;
+const NOT_CONNECTED_MESSAGE =
+  /Can't reach database server|timeout exceeded when trying to connect|Cannot use a pool after calling end/i;
 
 /** Whether it is certain that the database has done nothing of a write that failed: it was undone, or had no connection. */
 export const hasDoneNothing = (thrown: unknown) =>

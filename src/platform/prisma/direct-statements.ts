@@ -16,8 +16,9 @@ types.setTypeParser(pg.types.builtins.INT8, BigInt);
 
 /**
  * Puts statements to the pool beneath Prisma: by the same connections, and with the same prepared plans, but without Prisma's
- * interpreter in between. For what a caller waits for; never within a transaction, which has a connection of its own. Rows are
- * what `$queryRaw` gives but for `numeric`, which is a text here; failures are those of node-postgres.
+ * interpreter in between. For what a caller waits for; never within a transaction, which has a connection of its own. Of the
+ * types that are asked for so, which its test names, rows are what `$queryRaw` gives, and bytes a `Buffer`; failures are those of
+ * node-postgres.
  */
 export class DirectStatements implements StatementClient {
   constructor(
