@@ -7,14 +7,19 @@ const KILL_PATIENCE_MS = 1000;
 /**
  * Kills what is left of a launch until nothing is: its group at once, then whoever carries its mark, those who were just
  * forked included. Gives up after a second; `left` are those that even SIGKILL did not end by then.
+ * @param graceMs what may pass before: what ends by itself is not killed
  */
-export async function killRemains(launch: LaunchMarks): Promise<{ killed: number[]; left: number[] }> {
+export async function killRemains(
+  launch: LaunchMarks,
+  graceMs = 0,
+): Promise<{ killed: number[]; left: number[] }> {
   const killed = new Set<number>();
-  const deadline = Date.now() + KILL_PATIENCE_MS;
+  const since = performance.now();
   for (;;) {
     const left = await processesOf(launch);
-    if (left.length === 0 || Date.now() > deadline) return { killed: [...killed], left };
-    for (const pid of left) {
+    const lateMs = performance.now() - since - graceMs;
+    if (left.length === 0 || lateMs > KILL_PATIENCE_MS) return { killed: [...killed], left };
+    for (const pid of lateMs >= 0 ? left : []) {
       sendSignal(pid, 'SIGKILL');
       killed.add(pid);
     }

@@ -23,6 +23,8 @@ export interface Ladder {
 
 /** What SIGKILL takes, unless the kernel is held up. */
 const DEATH_MS = 500;
+/** What may pass from the exit of a CLI to the end of its sandbox, which is nicer than we are, on a busy machine. */
+const SANDBOX_END_MS = 300;
 
 export interface LaunchOptions {
   id: string;
@@ -142,7 +144,8 @@ export class Launch {
       // To look at once for what is left would be to look through all processes in vain.
       await within(DEATH_MS, this.exited);
     }
-    const { killed, left } = await killRemains({ id, groupId: pid, startTime: cli?.startTime });
+    const remains = { id, groupId: pid, startTime: cli?.startTime };
+    const { killed, left } = await killRemains(remains, wasGone ? SANDBOX_END_MS : 0);
     if (left.length > 0 || (wasGone && killed.length > 0)) {
       onNotice({ kind: 'remains_killed', launchId: this.id, killed, left });
     }
