@@ -1,3 +1,4 @@
+import { type Stats } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, realpath, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { copyTree } from './workspace-copy.js';
@@ -88,7 +89,7 @@ export class EngineFolders {
     const found = await Promise.all(
       names.filter(isPlainName).map(async (key) => {
         const stat = await lstat(join(this.workspaces, key)).catch(ifMissing(null));
-        return stat && { key, changedAt: earlier(stat.mtime, stat.ctime) };
+        return stat && { key, changedAt: lastChange(stat) };
       }),
     );
     return found.filter((workspace) => workspace !== null);
@@ -131,8 +132,11 @@ export interface LaunchFolders {
   temporary: string;
 }
 
-/** Whatever runs in a folder can say that it was changed in the year 2099; the system's own note it cannot. */
-const earlier = (a: Date, b: Date) => (a < b ? a : b);
+/**
+ * Whatever runs in a folder can say that it was changed in the year 2099; the system's own note it cannot. The dates of `stat` are
+ * rounded, and may lie ahead.
+ */
+const lastChange = ({ mtimeMs, ctimeMs }: Stats) => new Date(Math.floor(Math.min(mtimeMs, ctimeMs)));
 
 const isPlainName = (name: string) => PLAIN_NAME.test(name);
 
