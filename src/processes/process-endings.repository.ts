@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
 import { costOfAll, modelOf } from '../../libs/claude-engine/index.js';
 import { Prisma, type Process as ProcessRow } from '../generated/prisma/client.js';
+import type { StatementClient } from '../platform/prisma/direct-statements.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import { decisionIn, toResolved, WITHDRAWN } from './permission-decision.js';
 import type { NewProcessEvent, ProcessEvent } from './process-events.schemas.js';
@@ -43,14 +44,14 @@ export class ProcessEndingsRepository {
     judge: (run: RunHistory) => Verdict,
   ): Promise<Concluded | null> {
     const condition = Prisma.sql`id = ${processId}::uuid AND fence = ${fence} AND status = 'running'`;
-    const carryOutAs = (client: Prisma.TransactionClient, found: VersionedProcess) =>
+    const carryOutAs = (client: StatementClient, found: VersionedProcess) =>
       carryOut(client, found, events, judge(historyOf(found.row)));
-    const found = await find(this.prisma, condition);
+    const found = await find(this.prisma.direct, condition);
     if (!found) return null;
     // What an ending must see has to write the row anew, as a cancel does. An answer to a question for permission does not: it is
     // taken in under the lock of the row.
     if (!asksPermission(found.row)) {
-      const concluded = await unlessChanged(carryOutAs(this.prisma, found));
+      const concluded = await unlessChanged(carryOutAs(this.prisma.direct, found));
       if (concluded) return concluded;
     }
     return this.prisma.$transaction(async (transaction) => {
@@ -112,7 +113,7 @@ type Spent = Pick<Outcome, 'usage' | 'costUsd'>;
 
 /** What the attempt has used, and cost: at the prices of its model, where nobody was left to tell. */
 async function spentIn(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   found: VersionedProcess,
   events: NewProcessEvent[],
   told: Spent,
@@ -124,7 +125,7 @@ async function spentIn(
 
 /** What the attempt has used: as its end tells or, where nobody was left to tell, as far as its log does. */
 async function usageOf(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   { row }: VersionedProcess,
   events: NewProcessEvent[],
   { usage }: Spent,
@@ -161,7 +162,7 @@ const VERSIONED_ROW = Prisma.sql`${ROW}, processes.xmin::text AS version, clock_
 const toVersioned = ({ version, now, ...row }: VersionedRow): VersionedProcess => ({ row, version, now });
 
 async function find(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   condition: Prisma.Sql,
   locking = Prisma.empty,
 ): Promise<VersionedProcess | null> {
@@ -170,7 +171,7 @@ async function find(
   return found ? toVersioned(found) : null;
 }
 
-const lock = (transaction: Prisma.TransactionClient, condition: Prisma.Sql) =>
+const lock = (transaction: StatementClient, condition: Prisma.Sql) =>
   find(transaction, condition, Prisma.sql`FOR UPDATE`);
 
 /** The row has another version than that which was found. */
@@ -189,7 +190,7 @@ const asksPermission = ({ request }: ProcessRow) =>
   (request as { permissionMode?: string }).permissionMode === 'ask';
 
 async function carryOut(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   found: VersionedProcess,
   events: NewProcessEvent[],
   verdict: Verdict,
@@ -221,7 +222,7 @@ const sumOf = (row: ProcessRow, { usage = null, costUsd = null }: Spent) => ({
 });
 
 async function finish(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   found: VersionedProcess,
   events: NewProcessEvent[],
   outcome: Outcome,
@@ -257,7 +258,7 @@ async function finish(
  * @throws RowChanged where it is not as it was found any more: then nothing is written
  */
 async function release(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   { row: { lastSeq }, version, now }: VersionedProcess,
   row: ProcessRow,
   events: NewProcessEvent[],
@@ -306,7 +307,7 @@ const toJson = (value: Prisma.JsonValue) => (value === null ? null : JSON.string
 
 /** The last events of a run, followed by the end of what it had asked for and does not need any more. */
 async function closeQuestions(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   { row }: VersionedProcess,
   events: NewProcessEvent[],
 ): Promise<NewProcessEvent[]> {
@@ -318,17 +319,16 @@ async function closeQuestions(
   }
   if (open.size === 0) return events;
   // What was answered in time, and not delivered, was answered all the same.
-  const answers = await client.processCommand.findMany({
-    where: { processId: row.id, permissionId: { in: [...open] } },
-    select: { permissionId: true, payload: true, userId: true },
-  });
+  const answers = await client.$queryRaw<{ permissionId: string; payload: unknown; userId: string | null }[]>`
+    SELECT permission_id AS "permissionId", payload, user_id AS "userId" FROM process_commands
+    WHERE process_id = ${row.id}::uuid AND permission_id = ANY(${[...open]}::uuid[])`;
   const decisions = new Map(answers.map((answer) => [answer.permissionId, decisionIn(answer)]));
   return [...events, ...[...open].map((id) => toResolved(id, decisions.get(id) ?? WITHDRAWN))];
 }
 
 /** Back to the queue, to its old place. What a reader saw of a run that is void is followed by `retrying`. */
 async function giveBack(
-  client: Prisma.TransactionClient,
+  client: StatementClient,
   found: VersionedProcess,
   events: NewProcessEvent[],
   { code, afterMs, isLoss, spent }: Extract<Verdict, { kind: 'again' }>,

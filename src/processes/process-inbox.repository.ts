@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Injectable } from '@nestjs/common';
 import { v7 as uuid } from 'uuid';
 import type { Prisma } from '../generated/prisma/client.js';
+import type { StatementClient } from '../platform/prisma/direct-statements.js';
 import { PrismaService } from '../platform/prisma/prisma.service.js';
 import type { PermissionAnswerRequest } from './process-inbox.schemas.js';
 import type { ProcessStatus } from './processes.schemas.js';
@@ -144,11 +145,8 @@ async function findQuestion(
 }
 
 /** The questions of a process that its log leaves open, in the order in which they were asked. */
-export async function findOpenQuestions(
-  transaction: Prisma.TransactionClient,
-  processId: string,
-): Promise<string[]> {
-  const rows = await transaction.$queryRaw<{ id: string }[]>`
+export async function findOpenQuestions(client: StatementClient, processId: string): Promise<string[]> {
+  const rows = await client.$queryRaw<{ id: string }[]>`
     SELECT asked.payload->>'permissionId' AS id FROM process_events asked
     WHERE asked.process_id = ${processId}::uuid AND asked.type = 'permission_requested' AND NOT EXISTS (
       SELECT 1 FROM process_events resolved
