@@ -31,10 +31,10 @@ import { RunDeadline } from './run-deadline.js';
 import { StallWatchdog } from './stall-watchdog.js';
 import { endingOfKept } from './standing.js';
 import { Steering } from './steering.js';
-import { type MirrorTarget } from './transcript-mirror.js';
 import { endingOfStop, type StopCause } from './stop-cause.js';
 import { StreamParser } from './stream-parser.js';
 import { SUPPORTED_TOOLS } from './supported-tools.js';
+import { type MirrorTarget } from './transcript-mirror.js';
 
 /** What the runs of one engine have in common. */
 export interface RunSettings extends CliSettings {

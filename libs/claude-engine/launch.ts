@@ -5,7 +5,7 @@ import { type LaunchFolders } from './engine-folders.js';
 import { type Usage } from './engine-event.js';
 import { type EngineNotice } from './engine-notice.js';
 import { KeyProxy } from './key-proxy.js';
-import { killRemains, within } from './launch-end.js';
+import { endsByItself, killRemains, within } from './launch-end.js';
 import { type LaunchRecord, writeLaunchRecord } from './launch-record.js';
 import { type Launcher, type LaunchSite } from './launcher.js';
 import { identifyProcess, sendSignal, thisPlace, thisProcess } from './process-table.js';
@@ -145,7 +145,8 @@ export class Launch {
       await within(DEATH_MS, this.exited);
     }
     const remains = { id, groupId: pid, startTime: cli?.startTime };
-    const { killed, left } = await killRemains(remains, wasGone ? SANDBOX_END_MS : 0);
+    if (wasGone && (await endsByItself(remains, SANDBOX_END_MS))) return;
+    const { killed, left } = await killRemains(remains);
     if (left.length > 0 || (wasGone && killed.length > 0)) {
       onNotice({ kind: 'remains_killed', launchId: this.id, killed, left });
     }

@@ -22,19 +22,24 @@ const OUTAGE_CODES = new Set([
 // standby, a transaction that was left alone for too long: https://www.postgresql.org/docs/18/errcodes-appendix.html
 const OUTAGE_STATES = /^(08...|53...|57...|58...|55P03|25006|25P03)$/;
 
+/** What the drivers say where there was no connection at all. */
+const NO_CONNECTION = [
+  "Can't reach database server",
+  'timeout exceeded when trying to connect',
+  'Cannot use a pool after calling end',
+];
+
 // What the drivers of both give no code.
 const OUTAGE_MESSAGE = new RegExp(
   [
-    "Can't reach database server",
     'Connection (is closed|terminated)',
     'Server has closed the connection',
     'is not queryable',
     'Query read timeout',
-    'timeout exceeded when trying to connect',
     'timeout expired',
     'Command timed out',
     "Stream isn't writeable",
-    'Cannot use a pool after calling end',
+    ...NO_CONNECTION,
   ].join('|'),
   'i',
 );
@@ -55,8 +60,7 @@ const wasUndone = (thrown: unknown) =>
 export const isTransient = (thrown: unknown) => isStoreOutage(thrown) || wasUndone(thrown);
 
 const NOT_CONNECTED_CODES = /^(P1001|P2024|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|53300|57P03)$/;
-const NOT_CONNECTED_MESSAGE =
-  /Can't reach database server|timeout exceeded when trying to connect|Cannot use a pool after calling end/i;
+const NOT_CONNECTED_MESSAGE = new RegExp(NO_CONNECTION.join('|'), 'i');
 
 /** Whether it is certain that the database has done nothing of a write that failed: it was undone, or had no connection. */
 export const hasDoneNothing = (thrown: unknown) =>
