@@ -28,7 +28,8 @@ export class ProcessChannel {
   /** Tells readers, on this server and on others, what has been committed to a log. */
   publishEvents(processId: string, events: ProcessEvent[]): void {
     this.readers.get(processId)?.(events);
-    this.publish(EVENTS + processId, this.mark + JSON.stringify(events));
+    // A reader of ours writes to its client first.
+    setImmediate(() => this.publish(EVENTS + processId, this.mark + JSON.stringify(events)));
   }
 
   /** Tells workers that one of them should look into the inbox of a process. */

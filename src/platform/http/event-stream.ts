@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { FastifyReply } from 'fastify';
 import { LATE, orLate } from '../timing/or-late.js';
 
@@ -14,6 +15,8 @@ interface EventStream {
   /** Opens the events; they must end when the signal aborts. */
   open: (signal: AbortSignal) => Promise<AsyncGenerator<StreamedEvent, void, undefined>>;
   clientGone: AbortSignal;
+  /** How long the first bytes wait, so that what the request has set going is not kept waiting for them. */
+  giveWayMs?: number;
   /** Resets the connection, so that the client comes again elsewhere: an end would look like the end of the events. */
   reset: AbortSignal;
 }
@@ -24,7 +27,7 @@ interface EventStream {
  */
 export async function sendEventStream(
   reply: FastifyReply,
-  { open, clientGone, reset }: EventStream,
+  { open, clientGone, giveWayMs = 0, reset }: EventStream,
 ): Promise<Readable> {
   const controller = new AbortController();
   const stop = () => controller.abort();
@@ -39,7 +42,7 @@ export async function sendEventStream(
     .type('text/event-stream; charset=utf-8')
     .header('Cache-Control', 'no-store')
     .header('X-Accel-Buffering', 'no');
-  const stream = Readable.from(frames(events), { objectMode: false });
+  const stream = Readable.from(frames(events, giveWayMs), { objectMode: false });
   stream.once('close', () => {
     stop();
     clientGone.removeEventListener('abort', stop);
@@ -52,9 +55,13 @@ export async function sendEventStream(
 
 async function* frames(
   events: AsyncGenerator<StreamedEvent, void, undefined>,
+  giveWayMs: number,
 ): AsyncGenerator<string, void, undefined> {
-  yield `retry: ${RECONNECT_MS}\n\n`;
   let next = events.next();
+  // Heard below, be it that it fails before.
+  next.catch(() => undefined);
+  if (giveWayMs > 0) await sleep(giveWayMs);
+  yield `retry: ${RECONNECT_MS}\n\n`;
   for (;;) {
     const result = await orLate(next, KEEP_ALIVE_MS);
     if (result === LATE) {
