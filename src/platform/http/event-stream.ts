@@ -57,20 +57,25 @@ async function* frames(
   events: AsyncGenerator<StreamedEvent, void, undefined>,
   giveWayMs: number,
 ): AsyncGenerator<string, void, undefined> {
-  let next = events.next();
-  // Heard below, be it that it fails before.
-  next.catch(() => undefined);
-  if (giveWayMs > 0) await sleep(giveWayMs);
-  yield `retry: ${RECONNECT_MS}\n\n`;
-  for (;;) {
-    const result = await orLate(next, KEEP_ALIVE_MS);
-    if (result === LATE) {
-      yield ': keep-alive\n\n';
-      continue;
+  try {
+    let next = events.next();
+    // Heard below, be it that it fails before.
+    next.catch(() => undefined);
+    if (giveWayMs > 0) await sleep(giveWayMs);
+    yield `retry: ${RECONNECT_MS}\n\n`;
+    for (;;) {
+      const result = await orLate(next, KEEP_ALIVE_MS);
+      if (result === LATE) {
+        yield ': keep-alive\n\n';
+        continue;
+      }
+      if (result.done) return;
+      const { seq, type } = result.value;
+      yield `id: ${seq}\nevent: ${type}\ndata: ${JSON.stringify(result.value)}\n\n`;
+      next = events.next();
     }
-    if (result.done) return;
-    const { seq, type } = result.value;
-    yield `id: ${seq}\nevent: ${type}\ndata: ${JSON.stringify(result.value)}\n\n`;
-    next = events.next();
+  } finally {
+    // Who has given an event, and is asked for no more, hears of no abort. Not waited for: the end of the stream is what aborts.
+    void events.return().catch(() => undefined);
   }
 }
