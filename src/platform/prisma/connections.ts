@@ -3,8 +3,7 @@ import pg from 'pg';
 const PATIENCE_MS = 60_000;
 /**
  * How long a connection lies idle before it is closed. One that is new costs whoever gets it 10 ms: PostgreSQL reads its catalogs and
- * plans each statement for it. Less than the 350 s after which AWS forgets a connection that says nothing
- * (https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html).
+ * plans each statement for it (docs/adr/0033).
  */
 const IDLE_MS = 300_000;
 /** How node-postgres words that `query_timeout` is over. */
