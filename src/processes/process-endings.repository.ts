@@ -171,7 +171,7 @@ async function find(
   return found ? toVersioned(found) : null;
 }
 
-const lock = (transaction: StatementClient, condition: Prisma.Sql) =>
+const lock = (transaction: Prisma.TransactionClient, condition: Prisma.Sql) =>
   find(transaction, condition, Prisma.sql`FOR UPDATE`);
 
 /** The row has another version than that which was found. */
