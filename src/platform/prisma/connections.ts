@@ -6,6 +6,9 @@ const PATIENCE_MS = 60_000;
  * plans each statement for it (docs/adr/0033).
  */
 const IDLE_MS = 300_000;
+/** How soon one that is idle is probed, before anything on the way forgets it. */
+const PROBE_MS = 60_000;
+const LIFE = { idleTimeoutMillis: IDLE_MS, keepAlive: true, keepAliveInitialDelayMillis: PROBE_MS };
 /** How node-postgres words that `query_timeout` is over. */
 const NO_ANSWER = 'Query read timeout';
 /** feature_not_supported, invalid_sql_statement_name. */
@@ -57,7 +60,7 @@ export function openPool(config: pg.PoolConfig): pg.Pool {
   // Prisma's adapter takes every time for one of this zone.
   const onConnect = (client: pg.ClientBase) => client.query(`SET TIME ZONE 'UTC'`);
   // eslint-disable-next-line @typescript-eslint/no-misused-promises -- pg-pool waits for it; its types do not say so
-  const pool = new pg.Pool({ idleTimeoutMillis: IDLE_MS, ...config, Client, onConnect });
+  const pool = new pg.Pool({ ...LIFE, ...config, Client, onConnect });
   pool.on('connect', (client) => {
     // Told to whoever asks by it next, or to the pool; to nobody in between.
     client.on('error', () => undefined);

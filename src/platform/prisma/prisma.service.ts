@@ -11,8 +11,6 @@ const TRANSACTION_WAIT_MS = 15_000;
 /** A server that is cut off within a transaction must not keep its locks from the others, nor their leases, for ever. */
 const IDLE_TRANSACTION_MS = 3_000;
 const DISCONNECT_GRACE_MS = 3_000;
-/** How soon an idle connection is probed, before anything on the way forgets it. */
-const PROBE_MS = 60_000;
 
 interface Pool {
   size: number;
@@ -33,8 +31,6 @@ class Database extends PrismaClient implements OnApplicationShutdown {
       connectionTimeoutMillis: connectTimeoutMs,
       query_timeout: queryTimeoutMs,
       idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: PROBE_MS,
     });
     super({
       // The long form quotes the arguments, prompts among them, and ends up in the log.
