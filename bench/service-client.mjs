@@ -1,4 +1,3 @@
-import { Buffer } from 'node:buffer';
 import { Agent, request } from 'node:http';
 import { text } from 'node:stream/consumers';
 
@@ -70,13 +69,12 @@ async function ask(server, method, path, body) {
 
 /** Not by `fetch`, which takes the machine a millisecond more: that would count as the service's. */
 function send({ url, key }, method, path, { body, accept = 'application/json' }) {
-  const json = body === undefined ? null : JSON.stringify(body);
-  const type = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(json ?? '') };
-  const headers = { Authorization: `Bearer ${key}`, Accept: accept, ...(json === null ? {} : type) };
+  const headers = { Authorization: `Bearer ${key}`, Accept: accept };
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
   return new Promise((resolve, reject) => {
     request(`${url}/api/v1/claude/${path}`, { method, agent, headers })
       .once('response', resolve)
       .once('error', reject)
-      .end(json ?? undefined);
+      .end(JSON.stringify(body));
   });
 }
