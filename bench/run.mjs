@@ -21,8 +21,8 @@ const CROWD = 16;
 const TURNS = 25;
 
 const rounds = [];
-const shares = [];
 const crowds = [];
+const shares = { afterStart: [], inService: [] };
 let serverMemory;
 await withServer(async (server) => {
   for (let round = -WARM_UP; round < RUNS; round += 1) {
@@ -32,7 +32,7 @@ await withServer(async (server) => {
     });
     if (round >= 0) {
       rounds.push(figures);
-      shares.push(...figures.service.shares);
+      shares.afterStart.push(...figures.service.shares);
     }
     process.stdout.write(`\r${round < 0 ? 'warming up' : `${round + 1} of ${RUNS}`}   `);
   }
@@ -43,6 +43,10 @@ await withServer(async (server) => {
       memory: await inTurn(round, { bare: () => bareMemory(server), service: () => serviceMemory(server) }),
     });
     process.stdout.write(`\r${round + 1} of ${CROWDS} crowds   `);
+  }
+  for (let round = 0; round < RUNS; round += 1) {
+    shares.inService.push(...(await conversation(server)).shares);
+    process.stdout.write(`\r${round + 1} of ${RUNS} in service   `);
   }
   serverMemory = pssOf(server.pid);
 });
