@@ -16,14 +16,10 @@ export interface NetworkAccess {
 
 /**
  * For the CLI alone: it runs by Bun, which runs by JavaScriptCore, whose optimizing compilers cost more than they save in the few
- * turns of most CLIs (docs/adr/0030), and by which an idle CLI collects its garbage each second (docs/adr/0034). The engine's
- * options are no promise of Bun's, which does not start with one that it does not know
- * (https://github.com/oven-sh/bun/pull/38881): see `CliProbe`.
+ * turns of most CLIs (docs/adr/0030). The engine's options are no promise of Bun's, which does not start with one that it does not
+ * know (https://github.com/oven-sh/bun/pull/38881): see `CliProbe`.
  */
-export const TUNING: Readonly<Record<string, string>> = {
-  BUN_JSC_useDFGJIT: '0',
-  BUN_GC_TIMER_INTERVAL: '3000',
-};
+export const TUNING: Readonly<Record<string, string>> = { BUN_JSC_useDFGJIT: '0' };
 
 /** The whole environment of a launch's CLI: made from this list, never from the server's own. */
 export function cliEnvironment(launch: {

@@ -6,7 +6,7 @@ import { CliProbe } from './cli-probe.js';
 
 const VERSION = 'echo "9.9.9 (Claude Code)"';
 const TUNED = '[ -n "$BUN_JSC_useDFGJIT" ]';
-const TUNING = { BUN_JSC_useDFGJIT: '0', BUN_GC_TIMER_INTERVAL: '3000' };
+const TUNING = { BUN_JSC_useDFGJIT: '0' };
 
 describe('the probe of a CLI', () => {
   let directory: string;
