@@ -111,8 +111,9 @@ function preamble(runs, crowds, serverMemory) {
 \`npm run bench\` writes this section. One conversation at a time, ${runs} rounds in which both take turns: the bare \`claude -p\`, and for its
 second turn \`claude -p --resume\`, as a script would spawn them, and \`POST /execute\` with \`Accept: text/event-stream\` through the service:
 queue, database (durable), live stream, sandbox and all. Then four at once, ${crowds} rounds: 16 conversations as \`xargs -P4\` would
-run them, and turns of four conversations. In the end one at a time again, through the service alone. The CLI is the real one (Agent SDK ${version}); the Messages API is scripted and answers at
-once, so that only the CLI's time and ours are measured. ${availableParallelism()} cores, ${size} GiB, Node ${process.versions.node}.
+run them, and turns of four conversations. In the end one at a time again, through the service alone. The CLI is the
+real one (Agent SDK ${version}); the Messages API is scripted and answers at once,
+so that only the CLI's time and ours are measured. ${availableParallelism()} cores, ${size} GiB, Node ${process.versions.node}.
 
 The service is configured as it comes, with four slots. A new conversation finds a spare, while nobody asks for more at once; a
 second turn finds the CLI that the first one left. Its CLIs run without their optimizing compilers, the bare ones as they come
@@ -120,7 +121,8 @@ second turn finds the CLI that the first one left. Its CLIs run without their op
 process for all of them, has another ${mib(serverMemory)}.
 
 Its own share of the time to the first text is from the submit to the CLI, what the CLI's question waited for leave, and from the
-CLI's first word to the caller. What a company shares is in service for days: the bar is for a server that has the rounds and the
-crowds behind it. One that has just started is slower, because Node has not yet optimized what it runs.
+CLI's first word to the caller. What a company shares is in service for days, so the bar, which names no state of the server, is
+held against one that has the rounds and the crowds behind it. One that has just started is shown as well: Node has not yet optimized
+what it runs.
 `;
 }

@@ -1,8 +1,8 @@
 // `npm run bench`: how long a caller waits for Claude through the service, and how much goes through it, beside what the caller
 // would use instead. Everything is real but the model: the CLI asks a scripted Messages API that answers at once, so that what
 // is measured is ours and the CLI's. The contenders take turns (A B A B …): these figures are compared pair by pair, since a
-// machine's speed drifts. Writes its section of docs/benchmarks.md, in the end bench/leftovers.mjs its own. BENCH_RUNS: rounds of one
-// conversation at a time.
+// machine's speed drifts. Only the service's own share is looked at twice: of a server that has just started, and of one in service.
+// Writes its section of docs/benchmarks.md, in the end bench/leftovers.mjs its own. BENCH_RUNS: rounds of one conversation at a time.
 import { prepare, runShown } from '../scripts/prepared.mjs';
 
 prepare();
