@@ -1,8 +1,9 @@
 // `npm run bench`: how long a caller waits for Claude through the service, and how much goes through it, beside what the caller
 // would use instead. Everything is real but the model: the CLI asks a scripted Messages API that answers at once, so that what
 // is measured is ours and the CLI's. The contenders take turns (A B A B …): these figures are compared pair by pair, since a
-// machine's speed drifts. Only the service's own share is looked at twice: of a server that has just started, and of one in service.
-// Writes its section of docs/benchmarks.md, in the end bench/leftovers.mjs its own. BENCH_RUNS: rounds of one conversation at a time.
+// machine's speed drifts. Only the service's own share is looked at twice: of a server that has just started, and, with nothing
+// beside it, of one in service. Writes its section of docs/benchmarks.md, in the end bench/leftovers.mjs its own. BENCH_RUNS: rounds
+// of one conversation at a time, from which the other numbers of rounds follow.
 import { prepare, runShown } from '../scripts/prepared.mjs';
 
 prepare();
@@ -14,7 +15,7 @@ const { clisOf, peakMemory, pssOf, untilQuiet } = await import('./machine.mjs');
 
 const RUNS = Number(process.env.BENCH_RUNS ?? 30);
 const WARM_UP = 2;
-/** In service, one at a time, for the service's own share: a p95 of few runs is the luck of three of them. */
+/** In service: a p95 of sixty runs is the luck of three of them. */
 const SHARE_ROUNDS = 3 * RUNS;
 const SPARES = 2;
 const AT_ONCE = 4;
